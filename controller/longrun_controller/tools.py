@@ -20,7 +20,7 @@ from longrun_controller.errors import ProblemError
 from longrun_controller.progress import Step
 
 PINS: dict[str, dict[str, str]] = tomllib.loads((ROOT / "requirements" / "tools.toml").read_text(encoding="utf-8"))
-# Commands and the Debian package that brings each.
+# Commands, or files, and the Debian package that brings each.
 DEBIAN_PACKAGES = {
     "podman": "podman",
     "runc": "runc",
@@ -28,6 +28,8 @@ DEBIAN_PACKAGES = {
     "ssh": "openssh-client",
     "git": "git",
     "iptables": "iptables",
+    # Ubuntu has no keys of Debian's archive.
+    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
 }
 TEST_PACKAGES = {"shellcheck": "shellcheck", "chromium": "chromium"}
 # From the first on, Go fetches the toolchain that a module names, like any module; requirements/go.in says why the last.
@@ -82,7 +84,7 @@ def ensure_packages(step: Step, wanted: dict[str, str]) -> None:
         ProblemError: One line that names each missing package and why it could not be installed.
     """
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    missing = sorted(package for command, package in wanted.items() if not shutil.which(command, path=path))
+    missing = sorted(package for command, package in wanted.items() if not shutil.which(command, path=path) and not Path(command).is_file())
     if not missing:
         return
     names = " ".join(missing)

@@ -1,0 +1,451 @@
+"""The whole way, on a server of its own, in the order of the server's life.
+
+Tests run in the order they stand here: each begins with what the one before left.
+"""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import requests
+from requests.auth import HTTPBasicAuth
+
+from .conftest import ROOT, Result, Server, run, say
+
+LARGE_MB = 100
+
+
+def last_run_url(result: Result) -> str:
+    """Return the address of the run that a training printed."""
+    found = re.search(r"https://\S+/runs/[0-9a-f]{32}", result.text)
+    assert found, result.text[-2000:]
+    return found[0]
+
+
+def api(client: dict[str, str], path: str, **parameters: str) -> dict:
+    """Ask MLflow's REST API with the client contract."""
+    answer = requests.get(
+        f"{client['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/{path}",
+        params=parameters,
+        auth=(client["MLFLOW_TRACKING_USERNAME"], client["MLFLOW_TRACKING_PASSWORD"]),
+        verify=client["MLFLOW_TRACKING_SERVER_CERT_PATH"],
+        timeout=30,
+    )
+    assert answer.status_code == 200, answer.text
+    content: dict = answer.json()
+    return content
+
+
+def runs_of(client: dict[str, str], experiment: str) -> list[str]:
+    """Return the ids of an experiment's runs."""
+    experiment_id = api(client, "experiments/get-by-name", experiment_name=experiment)["experiment"]["experiment_id"]
+    answer = requests.post(
+        f"{client['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/runs/search",
+        json={"experiment_ids": [experiment_id]},
+        auth=(client["MLFLOW_TRACKING_USERNAME"], client["MLFLOW_TRACKING_PASSWORD"]),
+        verify=client["MLFLOW_TRACKING_SERVER_CERT_PATH"],
+        timeout=30,
+    )
+    return [run["info"]["run_id"] for run in answer.json().get("runs", [])]
+
+
+def versions_of(client: dict[str, str], model: str) -> list[int]:
+    """Return the numbers of a model's versions."""
+    found = api(client, "model-versions/search", filter=f"name='{model}'").get("model_versions", [])
+    return sorted(int(version["version"]) for version in found)
+
+
+def artifacts_of(client: dict[str, str], run_id: str, path: str = "") -> dict[str, str]:
+    """Return path and SHA-256 of every artifact of a run, downloaded anew."""
+    listed = api(client, "artifacts/list", run_id=run_id, path=path).get("files", [])
+    digests: dict[str, str] = {}
+    for entry in listed:
+        if entry.get("is_dir"):
+            digests |= artifacts_of(client, run_id, entry["path"])
+            continue
+        answer = requests.get(
+            f"{client['MLFLOW_TRACKING_URI']}/get-artifact",
+            params={"run_id": run_id, "path": entry["path"]},
+            auth=(client["MLFLOW_TRACKING_USERNAME"], client["MLFLOW_TRACKING_PASSWORD"]),
+            verify=client["MLFLOW_TRACKING_SERVER_CERT_PATH"],
+            timeout=60,
+        )
+        assert answer.status_code == 200, (entry, answer.text)
+        assert len(answer.content) == int(entry["file_size"])
+        digests[entry["path"]] = hashlib.sha256(answer.content).hexdigest()
+    return digests
+
+
+# --- the first minutes ---
+
+
+def test_up_says_what_comes_next(server: Server) -> None:
+    """A newcomer must not have to look anything up after `make up`."""
+    assert server.up
+    text = server.up.text
+    for expected in ("https://localhost:", "admin", "make password ENV=e2e", "make train ENV=e2e", "make status ENV=e2e", "model", "version 1"):
+        assert expected in text, expected
+    for step in ("tools", "host (Terraform)", "datastores", "deploy", "users", "training run"):
+        assert re.search(rf"{re.escape(step)}.*\d+ s", text), f"no time for {step}"
+
+
+def test_up_shows_no_secret(server: Server) -> None:
+    """Neither `ps`, nor the logs, nor the host's journal or unit files may hold a secret."""
+    secrets = server.secrets()
+    assert len(secrets) >= 7
+    assert len(server.seen) > 100, "the watch over ps saw nothing"
+    logs = "".join(path.read_text(errors="replace") for path in server.directory.glob("logs/*.log"))
+    assert "TASK" in logs
+    host = server.shell("journalctl --no-pager --output=cat; cat /etc/systemd/system/*.service; cat /proc/[0-9]*/cmdline | tr '\\0' ' '; cat /var/log/nginx/*.log")
+    assert "mlflow@" in host
+    assert server.up
+    places = {"ps": "\n".join(server.seen), "logs": logs, "the host": host, "the terminal": server.up.text}
+    for name, secret in secrets.items():
+        for place, text in places.items():
+            assert secret not in text, f"{name} stands in {place}"
+
+
+def test_secret_files_are_private(server: Server) -> None:
+    """The key and the vault belong to the person who made them, and the vault is encrypted."""
+    for name in (".vault-password", "vault.yml", "ssh_key", "terraform.tfstate"):
+        assert (server.directory / name).stat().st_mode & 0o077 == 0, name
+    assert (server.directory / "vault.yml").read_text().startswith("$ANSIBLE_VAULT;")
+    ignored = run(["git", "check-ignore", *(str(server.directory / name) for name in (".vault-password", "ssh_key", "terraform.tfstate"))])
+    assert len(ignored.stdout.split()) == 3
+
+
+def test_read_only_checks(server: Server) -> None:
+    """`tests/server` runs against any server, production too; here against this one."""
+    done = run([sys.executable, "-m", "pytest", "-q", "tests/server"], environment={"LONGRUN_ENV": server.name}, log=server.log, check=False)
+    assert done.status == 0, done.stdout[-3000:]
+    assert re.search(r"[1-9]\d* passed", done.stdout)
+    say(done.stdout.splitlines()[-1])
+
+
+def test_status(server: Server) -> None:
+    """`make status` tells what runs, and what the history holds."""
+    printed = server.make("status")
+    for expected in ("healthy", "postgresql@", "minio", "mlflow@1", "mlflow@2", "nginx", "1 runs", "1 model versions"):
+        assert expected in printed.text, expected
+    server.make("verify")
+
+
+# --- history builds up ---
+
+
+def test_second_training_joins_the_first(server: Server) -> None:
+    """Two pipelines in a row: one experiment, versions 1 and 2, every artifact there and the same at each download."""
+    client = server.client()
+    before = runs_of(client, "diabetes")
+    assert len(before) == 1
+    trained = server.make("train")
+    run_id = last_run_url(trained).rsplit("/", 1)[1]
+    assert set(runs_of(client, "diabetes")) == {*before, run_id}
+    assert versions_of(client, "diabetes") == [1, 2]
+    artifacts = artifacts_of(client, run_id)
+    assert {"figures/residuals.png", "figures/importance.png", "environment.json"} <= set(artifacts)
+    assert artifacts_of(client, run_id) == artifacts
+    # Same code, same data, same seed: the two runs tell the same.
+    first, second = (api(client, "runs/get", run_id=each)["run"]["data"] for each in (before[0], run_id))
+    metrics = [{metric["key"]: metric["value"] for metric in data["metrics"]} for data in (first, second)]
+    assert metrics[0] == metrics[1]
+    assert metrics[0]["holdout_rmse"] > 0
+
+
+def test_own_data(server: Server, tmp_path: Path) -> None:
+    """A person's own CSV becomes an experiment of its own; what can't be used is one line and no run."""
+    rows = "\n".join(f"{n},{n % 7},{n * 2.5 + n % 7}" for n in range(60))
+    good = tmp_path / "prices.csv"
+    good.write_text(f"a,b,price\n{rows}\n")
+    server.make("train", f"DATA={good}", "TARGET=price")
+    client = server.client()
+    assert len(runs_of(client, "prices")) == 1
+    cases = {
+        "no such column": (f"a,b,price\n{rows}\n", "cost", "cost"),
+        "empty": ("", "price", "empty"),
+        "not numbers": (f"a,b,price\n{rows}\nx,1,2\n", "price", "number"),
+    }
+    for name, (content, target, word) in cases.items():
+        bad = tmp_path / "prices.csv"
+        bad.write_text(content)
+        failed = server.make("train", f"DATA={bad}", f"TARGET={target}", check=False)
+        lines = [line for line in failed.stderr.splitlines() if line.startswith("longrun:")]
+        assert failed.status != 0, name
+        assert len(lines) == 1, (name, failed.stderr)
+        assert word in lines[0], (name, lines)
+        assert "Traceback" not in failed.text
+    assert len(runs_of(client, "prices")) == 1
+
+
+def test_stock_client(server: Server, stock_python: Path) -> None:
+    """Plain MLflow and the four variables of the client contract, and nothing else, can do everything."""
+    environment = {**server.client(), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    done = subprocess.run(
+        [stock_python, ROOT / "tests/e2e/stock_client.py", str(LARGE_MB), "stock"],
+        env={**{key: os.environ[key] for key in ("PATH", "HOME")}, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["sent"] == report["received"]
+    assert report["found"]
+    assert report["history"] == [1 / step for step in range(1, 6)]
+    assert report["unicode"] == "Größe"
+    assert report["version"] == 1
+    assert report["prediction"] == pytest.approx(0, abs=1e-6)
+
+
+# --- who may come in ---
+
+
+def test_every_route_wants_a_login(server: Server) -> None:
+    """MLflow gives some of its paths to anybody; here only /health is open, whatever the version adds."""
+    names = ("MLFLOW_BACKEND_STORE_URI", "MLFLOW_AUTH_CONFIG_PATH", "PGPASSFILE", "MLFLOW_FLASK_SERVER_SECRET_KEY", "MLFLOW_SERVER_ALLOWED_HOSTS")
+    listing = (ROOT / "tests/e2e/list_routes.py").read_text()
+    done = subprocess.run(
+        ["podman", "exec", "-i", server.host, "bash", "-c", "set -a; . /etc/mlflow/mlflow.env; _MLFLOW_SGI_NAME=uvicorn exec setpriv --reuid mlflow --regid mlflow --clear-groups /opt/longrun/mlflow/current/bin/python -"],
+        input=listing,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    routes = json.loads(done.stdout.splitlines()[-1])
+    assert len(routes) > 200, names
+    client = server.client()
+    base, authority = client["MLFLOW_TRACKING_URI"], client["MLFLOW_TRACKING_SERVER_CERT_PATH"]
+    session = requests.Session()
+    session.verify = authority
+    # A password costs MLflow 100 ms: the wrong ones are tried on a sample of every kind of path.
+    sample = [*routes[:: max(1, len(routes) // 25)], ["GET", "/"], ["GET", "/version"], ["GET", "/api/3.0/mlflow/server-info"], ["GET", "/static-files/index.html"]]
+    refused = {401, 403}
+    open_paths = set()
+    for method, path in [*routes, *sample]:
+        answer = session.request(method, base + path, timeout=30, allow_redirects=False)
+        if answer.status_code not in refused:
+            open_paths.add(path)
+    assert open_paths == {"/health"}
+    for login in (("admin", "password1234"), ("ci", "wrong password"), ("nobody", "at all")):
+        for method, path in sample:
+            if path == "/health":
+                continue
+            answer = session.request(method, base + path, auth=HTTPBasicAuth(*login), timeout=30, allow_redirects=False)
+            assert answer.status_code in refused, (login, method, path, answer.status_code)
+
+
+def test_paths_that_are_not_offered(server: Server) -> None:
+    """The assistant, the gateway, metrics and signing up are refused to everybody, the administrator too."""
+    client = server.client("admin")
+    for path in ("/ajax-api/3.0/mlflow/assistant/status", "/gateway/x/mlflow/invocations", "/ajax-api/2.0/mlflow/gateway-proxy", "/metrics", "/signup"):
+        answer = requests.get(
+            client["MLFLOW_TRACKING_URI"] + path,
+            auth=("admin", client["MLFLOW_TRACKING_PASSWORD"]),
+            verify=client["MLFLOW_TRACKING_SERVER_CERT_PATH"],
+            timeout=30,
+        )
+        assert answer.status_code == 403, path
+
+
+def test_only_two_ports_answer_from_outside(server: Server) -> None:
+    """PostgreSQL, MinIO and MLflow answer nobody from outside the host: every port of its private address is tried."""
+    outputs = json.loads((server.directory / "terraform.tfstate").read_text())["outputs"]
+    address = outputs["hosts"]["value"]["server"]["private_address"]
+    found = []
+    for port in range(1, 65536):
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            if probe.connect_ex((address, port)) == 0:
+                found.append(port)
+    assert found == [22, 443]
+
+
+def test_login_problems_are_one_line(server: Server) -> None:
+    """A wrong password and an unreachable server are told at once, in one line, with what to do."""
+    program = ROOT / "training/.venv/bin/longrun"
+    client = server.client()
+    for change, word in (({"MLFLOW_TRACKING_PASSWORD": "wrong"}, "password"), ({"MLFLOW_TRACKING_URI": "https://localhost:1"}, "reach")):
+        failed = run([program, "train"], environment={**client, **change}, check=False, timeout=60)
+        lines = [line for line in failed.stderr.splitlines() if line.strip()]
+        assert failed.status == 1
+        assert len(lines) == 1, failed.stderr
+        assert word in lines[0], lines
+
+
+# --- mistakes ---
+
+
+def test_mistakes_get_one_line_and_change_nothing(server: Server, second: Server) -> None:
+    """Each mistake: one line that says what, where and what to do; a status other than zero; nothing half-made."""
+
+    def refused(*arguments: str, words: tuple[str, ...], of: Server = server) -> None:
+        failed = of.make(*arguments, check=False)
+        lines = [line for line in failed.stderr.splitlines() if line.startswith("longrun:")]
+        assert failed.status != 0, arguments
+        assert len(lines) == 1, (arguments, failed.stderr)
+        for word in words:
+            assert word in lines[0], (word, lines[0])
+        assert "Traceback" not in failed.text
+
+    state = (server.directory / "terraform.tfstate").read_bytes()
+    refused("destroy", words=("CONFIRM=e2e",))
+    refused("new", words=("already",))
+    refused("up", words=("no environment", "make new"), of=Server("e2e-none", server.log))
+    refused("up", words=("can't name", "letters"), of=Server("No Such", server.log))
+    refused("status", words=("no server yet",), of=second)
+
+    before = server.edit("vars.yml", r"mlflow_instances: 2", "mlflow_instances: [2")
+    refused("up", words=("vars.yml", "line"))
+    (server.directory / "vars.yml").write_text(before.replace("mlflow_instances: 2", "mlflow_instances: many"))
+    refused("deploy", words=("mlflow_instances",))
+    (server.directory / "vars.yml").write_text(f"{before}\nbase_data_free_min_mb: 999999999\n")
+    refused("provision", words=("MB free", "make room"))
+    (server.directory / "vars.yml").write_text(before)
+
+    key = server.directory / ".vault-password"
+    right = key.read_text()
+    key.write_text("wrong\n")
+    refused("up", words=("vault.yml", "does not open"))
+    key.write_text(right)
+
+    port = int(re.search(r"https_port\s*=\s*(\d+)", (second.directory / "server.tfvars").read_text())[1])  # type: ignore[index]
+    with socket.create_server(("127.0.0.1", port)):
+        refused("up", words=(f"port {port}", "https_port"), of=second)
+    assert not (second.directory / "terraform.tfstate").exists()
+    assert (server.directory / "terraform.tfstate").read_bytes() == state
+
+
+# --- it lasts ---
+
+
+def test_second_up_changes_nothing(server: Server) -> None:
+    """`make up` again: nothing changes, every run stays, and it is quick."""
+    client = server.client()
+    before = set(runs_of(client, "diabetes"))
+    again = server.make("up")
+    say(f"second up after {again.seconds:.0f} s, training included")
+    assert "nothing to change" in again.text
+    assert again.text.count("nothing changed") == 3
+    assert before < set(runs_of(client, "diabetes"))
+
+
+def test_no_instance_means_429_and_no_lost_run(server: Server, stock_python: Path) -> None:
+    """While MLflow is away, clients are told to come back, do so, and lose nothing."""
+    client = server.client()
+    server.shell("systemctl stop 'mlflow@*'")
+    base, authority = client["MLFLOW_TRACKING_URI"], client["MLFLOW_TRACKING_SERVER_CERT_PATH"]
+    login = ("ci", client["MLFLOW_TRACKING_PASSWORD"])
+    for method, path, body in (("GET", "/", None), ("POST", "/api/2.0/mlflow/runs/create", "{}"), ("PUT", "/api/2.0/mlflow-artifacts/artifacts/x", b"0" * 5_000_000)):
+        answer = requests.request(method, base + path, data=body, auth=login, verify=authority, timeout=30)
+        assert answer.status_code == 429, path
+        assert answer.headers["Retry-After"] == "30"
+        assert answer.json()["error_code"] == "TEMPORARILY_UNAVAILABLE"
+    process = subprocess.Popen(
+        [stock_python, ROOT / "tests/e2e/stock_client.py", "1", "patient"],
+        env={**{key: os.environ[key] for key in ("PATH", "HOME")}, **client, "MLFLOW_DISABLE_TELEMETRY": "true"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    # The client has met a 429 once nginx has logged one for it.
+    deadline = time.monotonic() + 60
+    while "429" not in server.shell("grep -c 'experiments/get-by-name.* 429 ' /var/log/nginx/access.log >/dev/null && echo 429 || true"):
+        assert time.monotonic() < deadline, "the client never came"
+        time.sleep(0.5)
+    server.shell("systemctl start mlflow@1 mlflow@2")
+    output, errors = process.communicate(timeout=180)
+    assert process.returncode == 0, errors[-2000:]
+    assert json.loads(output.splitlines()[-1])["sent"]
+    assert len(runs_of(client, "patient")) == 1
+
+
+def test_down_and_up_keep_everything(server: Server) -> None:
+    """Stopped and started again, the server has every run, user and artifact."""
+    client = server.client()
+    runs = runs_of(client, "diabetes")
+    artifacts = artifacts_of(client, runs[-1])
+    users = server.status()["history"]["users"]
+    server.make("down")
+    failed = server.make("status", check=False)
+    assert failed.status != 0
+    assert "stopped" in failed.text
+    server.make("provision")
+    server.make("deploy")
+    assert runs_of(client, "diabetes") == runs
+    assert artifacts_of(client, runs[-1]) == artifacts
+    assert server.status()["history"]["users"] == users
+
+
+def test_replaced_host_keeps_the_data(server: Server) -> None:
+    """Another host in the old one's place: its volume, and with it every run, user and artifact, stays."""
+    client = server.client()
+    runs = runs_of(client, "diabetes")
+    artifacts = artifacts_of(client, runs[-1])
+    old = run(["podman", "inspect", "--format", "{{.Id}}", server.host]).stdout
+    server.edit("server.tfvars", r"(?m)\Z", "memory_mb = 4000\n")
+    server.make("provision")
+    server.make("deploy")
+    assert run(["podman", "inspect", "--format", "{{.Id}}", server.host]).stdout != old
+    assert runs_of(client, "diabetes") == runs
+    assert artifacts_of(client, runs[-1]) == artifacts
+
+
+def test_interrupted_up_finishes(second: Server) -> None:
+    """Ctrl-C in one step, a kill in another: `make up` again goes on from there and finishes."""
+    for sent, marker in ((signal.SIGINT, "Install the packages"), (signal.SIGKILL, "Make the tables of runs")):
+        say(f"make up ENV=e2e-b, {sent.name} at '{marker}'")
+        process = subprocess.Popen(
+            ["make", "-s", "up", "ENV=e2e-b"], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert process.stderr
+        for line in process.stderr:
+            if marker in line:
+                os.killpg(process.pid, sent)
+                break
+        rest = process.stderr.read()
+        process.wait(timeout=60)
+        assert process.returncode != 0
+        assert "Traceback" not in rest
+        if sent is signal.SIGINT:
+            assert "interrupted; run the same command again" in rest
+    finished = second.make("up")
+    assert "version 1" in finished.text
+
+
+def test_two_servers_do_not_see_each_other(server: Server, second: Server) -> None:
+    """A second environment beside the first: other ports, other network, other users, other authority, other runs."""
+    one, two = server.client(), second.client()
+    assert one["MLFLOW_TRACKING_URI"] != two["MLFLOW_TRACKING_URI"]
+    assert len(runs_of(two, "diabetes")) == 1 < len(runs_of(one, "diabetes"))
+    crossed = requests.get(
+        f"{two['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/users/current",
+        auth=("ci", one["MLFLOW_TRACKING_PASSWORD"]),
+        verify=two["MLFLOW_TRACKING_SERVER_CERT_PATH"],
+        timeout=30,
+    )
+    assert crossed.status_code == 401
+    with pytest.raises(requests.exceptions.SSLError):
+        requests.get(f"{two['MLFLOW_TRACKING_URI']}/health", verify=one["MLFLOW_TRACKING_SERVER_CERT_PATH"], timeout=30)
+    address = json.loads((second.directory / "terraform.tfstate").read_text())["outputs"]["hosts"]["value"]["server"]["private_address"]
+    reached = server.shell(f"timeout 3 bash -c '</dev/tcp/{address}/443' 2>/dev/null && echo reached || true")
+    assert "reached" not in reached
+
+
+def test_destroy_leaves_nothing(second: Server) -> None:
+    """With the name typed again, everything goes: containers, volumes, networks and state."""
+    second.make("destroy", "CONFIRM=e2e-b")
+    label = "label=longrun.environment=e2e-b"
+    assert not run(["podman", "ps", "-aq", "--filter", label]).stdout
+    for kind in ("volume", "network"):
+        assert not run(["podman", kind, "ls", "-q", "--filter", label]).stdout
+    assert not (second.directory / "terraform.tfstate").exists()
