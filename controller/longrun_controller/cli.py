@@ -63,12 +63,16 @@ def _prepare(name: str) -> tuple[Environment, Progress]:
     return environment, Progress(environment.logs)
 
 
-def _provision(environment: Environment, progress: Progress) -> None:
-    platform = platform_of(environment.platform)
+def _begin(environment: Environment, progress: Progress) -> None:
+    """Find out what stands in the way before minutes of work, and make what has to be secret."""
     with progress.step("secrets and keys") as step:
-        platform.preflight(environment.values)
+        platform_of(environment.platform).preflight(environment.values)
         if not secrets.ensure(environment):
             step.note("all there already")
+
+
+def _provision(environment: Environment, progress: Progress) -> None:
+    platform = platform_of(environment.platform)
     with progress.step("host (Terraform)") as step:
         platform.prepare(environment.values, step.say)
         platform.start(environment.name)
@@ -92,7 +96,9 @@ def _users(environment: Environment, progress: Progress) -> None:
 @app.command()
 def provision(name: Name) -> None:
     """Make the host with Terraform, and PostgreSQL and MinIO on it."""
-    _provision(*_prepare(name))
+    environment, progress = _prepare(name)
+    _begin(environment, progress)
+    _provision(environment, progress)
 
 
 @app.command()
@@ -124,6 +130,7 @@ def verify(name: Name) -> None:
 def up(name: Name) -> None:
     """Do everything: tools, provision, deploy, users, and one training run."""
     environment, progress = _prepare(name)
+    _begin(environment, progress)
     with progress.step("tools") as step:
         tools.ensure(step)
     _provision(environment, progress)

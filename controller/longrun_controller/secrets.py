@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
 from longrun_controller.environment import ROOT, Environment
@@ -126,16 +126,13 @@ def ensure(environment: Environment) -> bool:
 
 
 def _ssh_key(environment: Environment) -> None:
-    part = environment.ssh_key.with_name("ssh_key.part")
-    part.unlink(missing_ok=True)
-    subprocess.run(
-        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"longrun-{environment.name}", "-f", part],
-        check=True,
-        capture_output=True,
-    )
+    """Make the key pair that logs in to the environment's hosts."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()).decode()
     # The private key last: while it is missing, the pair is made anew.
-    part.with_name("ssh_key.part.pub").replace(environment.ssh_key.with_name("ssh_key.pub"))
-    part.replace(environment.ssh_key)
+    _write(environment.ssh_key.with_name("ssh_key.pub"), f"{public} longrun-{environment.name}\n", 0o644)
+    _write(environment.ssh_key, private, 0o600)
 
 
 def _authority(environment: Environment, key: ec.EllipticCurvePrivateKey) -> str:

@@ -164,6 +164,8 @@ def prepare(values: Values, say: Callable[[str], None]) -> None:
 
 
 def _containers(name: str) -> list[dict[str, Any]]:
+    if not shutil.which("podman"):
+        return []
     listed = _podman("ps", "--all", "--filter", f"label=longrun.environment={name}", "--format", "json")
     found: list[dict[str, Any]] = json.loads(listed or "[]") or []
     return found
