@@ -119,7 +119,7 @@ def ensure_packages(step: Step, wanted: dict[str, str]) -> None:
 
 
 @contextmanager
-def _lock() -> Iterator[None]:
+def _lock(step: Step) -> Iterator[None]:
     """Keep two runs from building the same thing in the same cache."""
     cache = cache_directory()
     try:
@@ -129,7 +129,12 @@ def _lock() -> Iterator[None]:
         message = f"the cache {cache} can't be written ({error.strerror}): set LONGRUN_CACHE to a folder that can"
         raise ProblemError(message) from None
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            step.say(f"waiting for another run that builds into {cache}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+            step.say("")
         yield
 
 
@@ -177,7 +182,11 @@ def build(step: Step, names: Iterable[str]) -> None:
     Raises:
         ProblemError: No room, no module proxy, a module whose checksum is not the pinned one, or a failed build.
     """
-    with _lock():
+    names = list(names)
+    if all(_installed(name) for name in names):
+        return
+    with _lock(step):
+        # Another run may have built them while this one waited.
         missing = [name for name in names if not _installed(name)]
         if not missing:
             return
