@@ -28,22 +28,26 @@ def read_outputs(environment: str) -> dict[str, Any]:
     directory = ROOT / "environments" / environment
     values = directory / "server.tfvars"
     if not values.is_file():
-        raise InventoryError(f"there is no environment {environment!r}: `make new ENV={environment}` makes it")
+        message = f"there is no environment {environment!r}: `make new ENV={environment}` makes it"
+        raise InventoryError(message)
     found = re.search(r'(?m)^platform\s*=\s*"([^"]+)"', values.read_text(encoding="utf-8"))
     if not found:
-        raise InventoryError(f'environments/{environment}/server.tfvars: `platform = "..."` is missing')
+        message = f'environments/{environment}/server.tfvars: `platform = "..."` is missing'
+        raise InventoryError(message)
     state = directory / "terraform.tfstate"
     if not state.is_file():
-        raise InventoryError(f"environment {environment!r} has no host yet: `make provision ENV={environment}` makes it")
+        message = f"environment {environment!r} has no host yet: `make provision ENV={environment}` makes it"
+        raise InventoryError(message)
     cache = os.environ.get("LONGRUN_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longrun"
     candidates = [os.environ["TF"]] if os.environ.get("TF") else ["terraform", "tofu"]
     # The one that we built comes last, as in `make provision`.
     path = f"{os.environ.get('PATH', '')}{os.pathsep}{cache}/bin"
     program = next((there for name in candidates if (there := shutil.which(name, path=path))), None)
     if not program:
-        raise InventoryError(f"{' and '.join(candidates)} not found: `make tools` installs it, or set TF to its path")
+        message = f"{' and '.join(candidates)} not found: `make tools` installs it, or set TF to its path"
+        raise InventoryError(message)
     done = subprocess.run(
-        [program, f"-chdir={ROOT / 'terraform' / 'platforms' / found[1]}", "output", "-json"],
+        [program, f"-chdir={ROOT / 'terraform' / 'platforms' / found[1]}", "output", "-json", "-no-color"],
         env={**os.environ, "TF_DATA_DIR": str(directory / ".terraform")},
         capture_output=True,
         text=True,
@@ -51,8 +55,9 @@ def read_outputs(environment: str) -> dict[str, Any]:
     )
     if done.returncode:
         lines = [line.lstrip("│╷╵ ") for line in done.stderr.splitlines()]
-        reason = next((line for line in lines if line.startswith("Error")), done.stderr.strip()[:200])
-        raise InventoryError(f"environments/{environment}/terraform.tfstate can't be read: {reason}")
+        reason = next((line for line in lines if line.startswith("Error")), " ".join(done.stderr.split())[:200])
+        message = f"environments/{environment}/terraform.tfstate can't be read: {reason}"
+        raise InventoryError(message)
     return {name: output["value"] for name, output in json.loads(done.stdout).items()}
 
 
@@ -68,23 +73,23 @@ def build(environment: str, outputs: dict[str, Any]) -> dict[str, Any]:
     """
     hosts = outputs.get("hosts") or {}
     if not hosts:
-        raise InventoryError(f"Terraform's state of {environment!r} holds no host: `make provision ENV={environment}` finishes it")
+        message = f"Terraform's state of {environment!r} holds no host: `make provision ENV={environment}` finishes it"
+        raise InventoryError(message)
     directory = ROOT / "environments" / environment
     inventory: dict[str, Any] = {group: {"hosts": []} for group in GROUPS}
     hostvars = {}
     for name, host in sorted(hosts.items()):
         for group in host["groups"]:
             if group not in GROUPS:
-                raise InventoryError(f"host {name!r} has the unknown group {group!r} (there are: {', '.join(GROUPS)})")
+                message = f"host {name!r} has the unknown group {group!r} (there are: {', '.join(GROUPS)})"
+                raise InventoryError(message)
             inventory[group]["hosts"].append(name)
         hostvars[name] = {
             "ansible_host": host["address"],
             "ansible_port": host["port"],
             "ansible_user": host["user"],
             "ansible_ssh_private_key_file": str(directory / "ssh_key"),
-            "ansible_ssh_common_args": (
-                f"-o UserKnownHostsFile={directory / 'known_hosts'} -o StrictHostKeyChecking=accept-new -o IdentitiesOnly=yes"
-            ),
+            "ansible_ssh_common_args": (f"-o UserKnownHostsFile={directory / 'known_hosts'} -o StrictHostKeyChecking=accept-new -o IdentitiesOnly=yes"),
             "data_path": host["data_path"],
             "private_address": host["private_address"],
         }

@@ -136,21 +136,20 @@ def up(name: Name) -> None:
     _provision(environment, progress)
     _deploy(environment, progress)
     _users(environment, progress)
-    with progress.step("training packages"):
+    with progress.step("training packages", quiet=True):
         _training_packages()
-    started = progress.step("training run")
-    with started:
+    with progress.step("training run", quiet=True):
         _train(environment, [])
     url = Terraform(environment).outputs()["public_url"]
     suffix = "" if name == "local" else f" ENV={name}"
     console.print()
     console.print(progress.table())
     console.print()
-    console.print(f"  MLflow      [bold]{url}[/]   user [bold]admin[/], password: [bold]make password{suffix}[/]")
-    console.print(f"  authority   environments/{name}/ca.crt (import it into the browser, or accept the warning)")
-    console.print(f"  train again [bold]make train{suffix}[/]   (your own data: make train{suffix} DATA=file.csv TARGET=column)")
-    console.print(f'  any client  [bold]eval "$(make -s env{suffix})"[/]   then use mlflow as ever')
-    console.print(f"  look        [bold]make status{suffix}[/]   stop: [bold]make down{suffix}[/]")
+    console.print(f"  MLflow      [bold]{url}[/]   user [bold]admin[/], password: [bold]make password{suffix}[/]", soft_wrap=True)
+    console.print(f"  authority   environments/{name}/ca.crt (import it into the browser, or accept the warning)", soft_wrap=True)
+    console.print(f"  train again [bold]make train{suffix}[/]   (your own data: make train{suffix} DATA=file.csv TARGET=column)", soft_wrap=True)
+    console.print(f'  any client  [bold]eval "$(make -s env{suffix})"[/]   then use mlflow as ever', soft_wrap=True)
+    console.print(f"  look        [bold]make status{suffix}[/]   stop: [bold]make down{suffix}[/]", soft_wrap=True)
 
 
 def _training_packages() -> None:

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENTS = ROOT / "environments"
 # Also a host name, a container name and a DNS label.
 NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
+SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 
 
 def cache_directory() -> Path:
@@ -46,6 +47,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         message = f"{path.relative_to(ROOT)} is missing: copy it from environments/local"
+        raise ProblemError(message) from None
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{path.relative_to(ROOT)} can't be read as a text in UTF-8: {error}"
         raise ProblemError(message) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -92,30 +96,37 @@ class Environment:
 
     @property
     def state(self) -> Path:
+        """Terraform's state."""
         return self.directory / "terraform.tfstate"
 
     @property
     def ssh_key(self) -> Path:
+        """Private key that opens the hosts; the public one lies beside it."""
         return self.directory / "ssh_key"
 
     @property
     def known_hosts(self) -> Path:
+        """What ssh knows of the hosts' own keys."""
         return self.directory / "known_hosts"
 
     @property
     def ca_certificate(self) -> Path:
+        """Certificate of the authority that clients trust."""
         return self.directory / "ca.crt"
 
     @property
     def vault(self) -> Path:
+        """Encrypted secrets."""
         return self.directory / "vault.yml"
 
     @property
     def vault_key(self) -> Path:
+        """What opens the vault."""
         return self.directory / ".vault-password"
 
     @property
     def logs(self) -> Path:
+        """Folder of the last run's whole output."""
         return self.directory / "logs"
 
     def users(self) -> list[str]:
@@ -150,9 +161,9 @@ def _read_tfvars(path: Path, name: str) -> dict[str, Any]:
     where = path.relative_to(ROOT)
     try:
         raw = hcl2.loads(path.read_text(encoding="utf-8"))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - see below
         # lark raises several unrelated classes; each text begins with what and where.
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         message = f"{where} is not in Terraform's syntax: {reason}"
         raise ProblemError(message) from None
     values = {key: _plain(value) for key, value in raw.items() if not key.startswith("__")}
@@ -163,7 +174,27 @@ def _read_tfvars(path: Path, name: str) -> dict[str, Any]:
     if values["name"] != name:
         message = f"{where}: name is {values['name']!r}, but the folder is {name!r}: they must be the same"
         raise ProblemError(message)
+    _check_values(where, values)
     return values
+
+
+def _check_values(where: Path, values: dict[str, Any]) -> None:
+    """Refuse what would be used before Terraform, which checks everything else, has seen it."""
+    ports, releases = range(1, 65536), (12, 13)
+    for key, allowed, said in (
+        ("https_port", ports, "a port number from 1 to 65535"),
+        ("ssh_port", ports, "a port number from 1 to 65535"),
+        ("debian_release", releases, "12 or 13"),
+    ):
+        if key in values and values[key] not in allowed:
+            message = f"{where}: {key} is {values[key]!r}, but must be {said}"
+            raise ProblemError(message)
+    if not isinstance(values.get("hosts", {}), dict):
+        message = f"{where}: hosts must be a map of names, as in {{ server = {{ groups = [...] }} }}"
+        raise ProblemError(message)
+    if not SERVER_NAME.fullmatch(str(values.get("server_name", "localhost"))):
+        message = f"{where}: server_name is {values['server_name']!r}, but must be a host name or an IPv4 address, without https:// and without a port"
+        raise ProblemError(message)
 
 
 def _plain(value: object) -> object:
@@ -177,6 +208,9 @@ def _ports_in_use() -> set[int]:
     """Return the ports that other environments name, whether or not their servers run."""
     used: set[int] = set()
     for path in ENVIRONMENTS.glob("*/server.tfvars"):
+        # What an interrupted `make new` left behind.
+        if path.parent.name.startswith("."):
+            continue
         values = Environment.load(path.parent.name).values
         first = int(values.get("ssh_port", 8422))
         used.add(int(values.get("https_port", 8443)))

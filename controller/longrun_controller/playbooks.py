@@ -6,11 +6,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from longrun_controller import tools
 from longrun_controller.environment import ROOT, Environment, cache_directory
 from longrun_controller.progress import Step
 
 TASK = re.compile(r"^(?:TASK|RUNNING HANDLER) \[(.+?)\] \**$")
+FAILURE = re.compile(r"^(?:fatal|failed): \[([^\]\s]+)[^\]]*\].*?=> ?(.*)$")
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)")
 
 
@@ -21,31 +24,45 @@ def describe(line: str) -> str | None:
 
 
 def diagnose(lines: Sequence[str]) -> str | None:
-    """Return the host, the task and the message of the first failure as one line."""
-    task = ""
+    """Return the host, the task and the message of the failure that ended the run as one line.
+
+    Failures that a play ignores or rescues come before it; of several hosts or items, the first one speaks for all.
+    """
+    task, failed_task, reason = "", None, None
     for number, line in enumerate(lines):
         task = describe(line) or task
-        if found := re.match(r"^(?:fatal|failed): \[(\S+?)\].*?(FAILED|UNREACHABLE)", line):
-            message = _message(lines[number:])
-            if "REMOTE HOST IDENTIFICATION HAS CHANGED" in message:
-                message = "its ssh key is not the one it had before: if you made its data volume anew yourself, delete known_hosts in the environment's folder"
-            return f"{found[1]}: {task}: {message}"
-    return next((line.removeprefix("ERROR! ") for line in lines if "ERROR" in line), None)
+        if not (found := FAILURE.match(line)):
+            continue
+        block, ignored = _block(lines[number + 1 :])
+        if ignored or task == failed_task:
+            continue
+        message = _message(found[2], block)
+        if "REMOTE HOST IDENTIFICATION HAS CHANGED" in message:
+            message = "its ssh key is not the one it had before: if you made its data volume anew yourself, delete known_hosts in the environment's folder"
+        failed_task, reason = task, f"{found[1]}: {task}: {message}"
+    return reason or next((re.sub(r"^\[?ERROR\]?[:!] ", "", line) for line in lines if "ERROR" in line), None)
 
 
-def _message(lines: Sequence[str]) -> str:
-    """Return the text of the `msg` key in a result printed as YAML, or on one line as JSON."""
-    for number, line in enumerate(lines):
-        if found := re.match(r"^(\s+)msg: ?(.*)$", line):
-            block = [found[2].strip("|->+\"' 0123456789") if found[2].startswith(("|", ">")) else found[2]]
-            for following in lines[number + 1 :]:
-                if not following.startswith(f"{found[1]} "):
-                    break
-                block.append(following.strip())
-            return " ".join(part for part in block if part).strip("'\"")
-        if found := re.search(r'"msg": "((?:[^"\\]|\\.)*)"', line):
-            return found[1].replace("\\n", " ").replace('\\"', '"')
-    return lines[0]
+def _block(lines: Sequence[str]) -> tuple[str, bool]:
+    """Return the indented lines that a result consists of, and whether the play goes on all the same."""
+    length = next((number for number, line in enumerate(lines) if not line.startswith(" ")), len(lines))
+    return "\n".join(lines[:length]), lines[length : length + 1] == ["...ignoring"]
+
+
+def _message(text: str, block: str) -> str:
+    """Return what a failed task says, from its result as JSON on one line or as YAML below it."""
+    try:
+        result = yaml.safe_load(text or block)
+    except yaml.YAMLError:
+        result = None
+    if not isinstance(result, dict):
+        return " ".join((text or block).split()) or "it gives no reason"
+    if "censored" in result:
+        return "what it says is hidden, for there may be a secret in it; with `base_no_log: false` in vars.yml the log shows it"
+    message = str(result.get("msg") or "it gives no reason")
+    if message == "non-zero return code" and (said := str(result.get("stderr") or result.get("stdout") or "").strip()):
+        message = f"status {result.get('rc')}: {said.splitlines()[-1]}"
+    return " ".join(message.split())
 
 
 def run(step: Step, environment: Environment, playbook: str, *, variables: Sequence[str] = ()) -> int:

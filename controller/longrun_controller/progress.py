@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 from rich.status import Status
@@ -76,22 +77,28 @@ class Step:
                     self._line(f"still at it: {doing or self.name}")
 
     @contextmanager
-    def showing(self) -> Iterator["Step"]:
-        """Keep the step's line alive while the block runs, and say how it ended."""
-        if console.is_terminal:
+    def showing(self, *, quiet: bool = False) -> Iterator["Step"]:
+        """Keep the step's line alive while the block runs, and say how it ended.
+
+        Args:
+            quiet: Leave the screen to a program that shows its own progress.
+        """
+        if console.is_terminal and not quiet:
             self._status = Status(f"[bold]{self.name}[/]", console=console)
             self._status.start()
         else:
             console.print(f"[bold]{self.name}[/]")
         ticker = threading.Thread(target=self._tick, daemon=True)
-        ticker.start()
+        if not quiet:
+            ticker.start()
         ended = "[red]✗[/]"
         try:
             yield self
             ended = "[green]✓[/]"
         finally:
             self._finished.set()
-            ticker.join()
+            if not quiet:
+                ticker.join()
             if self._status:
                 self._status.stop()
             console.print(f"{ended} {self.name}  [dim]{seconds(self.elapsed)}[/]")
@@ -126,7 +133,7 @@ class Step:
                 text=True,
                 errors="replace",
             )
-            assert process.stdout
+            assert process.stdout  # noqa: S101 - it is a pipe
             try:
                 for line in process.stdout:
                     log.write(line)
@@ -144,10 +151,11 @@ class Step:
         if status not in accept:
             reason = diagnose(lines) or next((line for line in reversed(lines) if line.strip()), "it said nothing")
             where = f" (whole output: {self.log})" if self.log else ""
-            raise ProblemError(f"{self.name}: {reason.strip()}{where}")
+            message = f"{self.name}: {reason.strip()}{where}"
+            raise ProblemError(message)
         return status
 
-    def _open_log(self):  # noqa: ANN202 - an open text file, whose type has no short name
+    def _open_log(self) -> TextIO:
         if not self.log:
             return open("/dev/null", "a", encoding="utf-8")
         self.log.parent.mkdir(exist_ok=True)
@@ -162,13 +170,13 @@ class Progress:
         self.times: dict[str, float] = {}
 
     @contextmanager
-    def step(self, name: str) -> Iterator[Step]:
-        """Run the block as one step; its log file begins anew."""
-        log = self._logs / f"{name.split()[0].lower()}.log" if self._logs else None
+    def step(self, name: str, *, quiet: bool = False) -> Iterator[Step]:
+        """Run the block as one step; its log file begins anew. `quiet` as in `Step.showing`."""
+        log = self._logs / f"{name.split(maxsplit=1)[0].lower()}.log" if self._logs else None
         if log:
             log.unlink(missing_ok=True)
         step = Step(name, log)
-        with step.showing():
+        with step.showing(quiet=quiet):
             yield step
         self.times[name] = step.elapsed
 

@@ -106,7 +106,8 @@ def ensure(environment: Environment) -> bool:
     passwords = values.setdefault("vault_user_passwords", {})
     for user in environment.users():
         passwords.setdefault(user, secrets.token_urlsafe(PASSWORD_BYTES))
-    if "vault_tls_ca_private_key" not in values:
+    # An authority that may not sign for the name of now can't be used: a server that was renamed gets another.
+    if "vault_tls_ca_private_key" not in values or _server_name(environment) not in _permitted(values["vault_tls_ca_certificate"]):
         key = ec.generate_private_key(ec.SECP256R1())
         values["vault_tls_ca_private_key"] = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -135,13 +136,27 @@ def _ssh_key(environment: Environment) -> None:
     _write(environment.ssh_key, private, 0o600)
 
 
+def _server_name(environment: Environment) -> x509.GeneralName:
+    """Return the server's name as certificates say it."""
+    server = str(environment.values.get("server_name", "localhost"))
+    try:
+        return x509.IPAddress(ipaddress.ip_network(server))
+    except ValueError:
+        return x509.DNSName(server)
+
+
+def _permitted(certificate: str) -> list[x509.GeneralName]:
+    """Return the names that an authority may sign for."""
+    constraints = x509.load_pem_x509_certificate(certificate.encode()).extensions.get_extension_for_class(x509.NameConstraints)
+    return constraints.value.permitted_subtrees or []
+
+
 def _authority(environment: Environment, key: ec.EllipticCurvePrivateKey) -> str:
     """Return the certificate of a new authority that may sign for this server's names only.
 
     Name constraints keep a stolen key from signing for anybody else's site in a browser that trusts this authority.
     """
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"longrun {environment.name} {secrets.token_hex(4)}")])
-    server = str(environment.values.get("server_name", "localhost"))
     now = datetime.datetime.now(datetime.UTC)
     key_usage = x509.KeyUsage(
         digital_signature=False,
@@ -155,11 +170,7 @@ def _authority(environment: Environment, key: ec.EllipticCurvePrivateKey) -> str
         decipher_only=False,
     )
     loopback = [x509.IPAddress(ipaddress.ip_network(network)) for network in ("127.0.0.0/8", "::1/128")]
-    permitted: list[x509.GeneralName] = [x509.DNSName("localhost"), *loopback]
-    try:
-        permitted.append(x509.IPAddress(ipaddress.ip_network(server)))
-    except ValueError:
-        permitted.append(x509.DNSName(server))
+    permitted: list[x509.GeneralName] = [x509.DNSName("localhost"), *loopback, _server_name(environment)]
     builder = (
         x509.CertificateBuilder()
         .subject_name(name)

@@ -1,6 +1,7 @@
 """Shows what `ansible/status.yml` collected."""
 
 import datetime
+from http import HTTPStatus
 from typing import Any
 
 from rich.table import Table
@@ -20,7 +21,7 @@ def show(url: str, report: dict[str, Any]) -> bool:
     Returns:
         Whether everything is healthy.
     """
-    healthy = report["health"] == 200
+    healthy: bool = report["health"] == HTTPStatus.OK
     services = Table(box=None, padding=(0, 2))
     for heading in ("host", "service", "state", "version"):
         services.add_column(heading, header_style="dim")

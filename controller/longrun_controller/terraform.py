@@ -34,8 +34,10 @@ def diagnose(lines: Sequence[str]) -> str | None:
     text = "\n".join(line.lstrip("│╷╵ ") for line in lines)
     if not (found := re.search(r"^Error: (.+?)(?:\n\n|\Z)(.*?)(?:\n\nError: |\Z)", text, re.DOTALL | re.MULTILINE)):
         return None
-    body = [line for line in found[2].splitlines() if line.strip() and not re.match(r"(on|with) |\d+:|├|│", line)]
-    return " ".join([found[1].replace("\n", " "), *body[:4]])
+    body = [line for line in found[2].splitlines() if line.strip() and not re.match(r"(on|with) |\d+:|├|│|This was checked by", line)]
+    title = found[1].replace("\n", " ")
+    text = " ".join(f"{line};" if line.startswith("var.") else line for line in body[:4])
+    return f"{title}: {text}" if text else title
 
 
 class Terraform:
@@ -50,19 +52,25 @@ class Terraform:
             message = f"environments/{environment.name}/server.tfvars: no platform {environment.platform!r} (there are: {known})"
             raise ProblemError(message)
 
+    def _settings(self) -> dict[str, str]:
+        """Return the process environment of every call, without what only making something needs: no key, no engine."""
+        return {
+            **os.environ,
+            **tools.terraform_environment(),
+            "TF_DATA_DIR": str(self._environment.directory / ".terraform"),
+            "TF_IN_AUTOMATION": "1",
+            "TF_INPUT": "0",
+            "CHECKPOINT_DISABLE": "1",
+        }
+
     def _variables(self) -> dict[str, str]:
-        """Return the process environment of every call."""
+        """Return the process environment of a call that makes or destroys something."""
         environment = self._environment
         given = {"ssh_public_key": environment.ssh_key.with_name("ssh_key.pub").read_text().strip()}
         given |= platform_of(environment.platform).terraform_variables(environment.directory, environment.values)
         return {
-            **os.environ,
-            **tools.terraform_environment(),
+            **self._settings(),
             **platform_of(environment.platform).process_environment(),
-            "TF_DATA_DIR": str(environment.directory / ".terraform"),
-            "TF_IN_AUTOMATION": "1",
-            "TF_INPUT": "0",
-            "CHECKPOINT_DISABLE": "1",
             **{f"TF_VAR_{key}": value for key, value in given.items()},
         }
 
@@ -103,9 +111,7 @@ class Terraform:
             copy = Path(temporary) / "platform"
             shutil.copytree(self._folder, copy, ignore=shutil.ignore_patterns(".terraform*", "tests"))
             kind, name = platform_of(self._environment.platform).DATA_VOLUME.split(".")
-            (copy / "destroy_override.tf").write_text(
-                f'resource "{kind}" "{name}" {{\n  lifecycle {{\n    prevent_destroy = false\n  }}\n}}\n'
-            )
+            (copy / "destroy_override.tf").write_text(f'resource "{kind}" "{name}" {{\n  lifecycle {{\n    prevent_destroy = false\n  }}\n}}\n')
             self.init(step, copy)
             self._run(step, "destroy", "-no-color", "-auto-approve", *self._inputs(), folder=copy)
         for leftover in ("terraform.tfstate", "terraform.tfstate.backup"):
@@ -121,14 +127,14 @@ class Terraform:
             message = f"environment {self._environment.name!r} has no server yet: `make up ENV={self._environment.name}` makes it"
             raise ProblemError(message)
         done = subprocess.run(
-            [self._program, f"-chdir={self._folder}", "output", "-json"],
-            env=self._variables(),
+            [self._program, f"-chdir={self._folder}", "output", "-json", "-no-color"],
+            env=self._settings(),
             capture_output=True,
             text=True,
             check=False,
         )
         if done.returncode:
-            message = f"terraform output: {diagnose(done.stderr.splitlines()) or done.stderr.strip()}"
+            message = f"terraform output: {diagnose(done.stderr.splitlines()) or ' '.join(done.stderr.split())}"
             raise ProblemError(message)
         outputs = {key: output["value"] for key, output in json.loads(done.stdout).items()}
         if not outputs.get("public_url"):

@@ -224,7 +224,7 @@ def _build_one(step: Step, go: Path, name: str, environment: dict[str, str], cou
     )
     module: dict[str, Any] = json.loads(done.stdout or "{}")
     if done.returncode or "Error" in module:
-        reason = str(module.get("Error") or done.stderr).strip().splitlines()[-1]
+        reason = (str(module.get("Error") or done.stderr).strip().splitlines() or ["go said nothing"])[-1]
         message = f"{name}: the Go module {pin['module']} could not be fetched ({reason}): is the module proxy reachable (GOPROXY, HTTPS_PROXY)?"
         raise ProblemError(message)
     if module["Sum"] != pin["sum"]:
@@ -278,8 +278,8 @@ def _registry_serves(name: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=REGISTRY_TIMEOUT_SECONDS) as answer:
             download = json.load(answer)["download_url"]
-        request = urllib.request.Request(download, method="HEAD")
-        with urllib.request.urlopen(request, timeout=REGISTRY_TIMEOUT_SECONDS):
+        request = urllib.request.Request(download, method="HEAD")  # noqa: S310 - what Terraform itself would fetch
+        with urllib.request.urlopen(request, timeout=REGISTRY_TIMEOUT_SECONDS):  # noqa: S310
             return True
     except (OSError, ValueError, KeyError):
         return False
@@ -310,10 +310,13 @@ def ensure_provider(step: Step, name: str) -> None:
         build(step, [name])
         step.note(f"{label}: the registry does not answer, so from the local mirror, built from its Go module")
     mirror = cache_directory() / "providers"
-    # OpenTofu gives the same short name to its own registry.
-    twin = mirror / "registry.opentofu.org"
-    if not twin.is_symlink():
-        twin.symlink_to("registry.terraform.io")
+    # OpenTofu gives the same short name to its own registry, and follows no link to a folder on its way there.
+    built = cache_directory() / pin["install"]
+    twin = mirror / "registry.opentofu.org" / built.relative_to(mirror / "registry.terraform.io")
+    if not twin.exists() or not twin.samefile(built):
+        twin.parent.mkdir(parents=True, exist_ok=True)
+        twin.unlink(missing_ok=True)
+        twin.hardlink_to(built)
     configuration.write_text(f'provider_installation {{\n  filesystem_mirror {{\n    path = "{mirror}"\n  }}\n}}\n')
 
 
@@ -321,11 +324,9 @@ def ensure(step: Step) -> None:
     """Make every program available that `make up` needs; a second call only looks."""
     ensure_packages(step, DEBIAN_PACKAGES)
     wanted = ["minio"]
-    if not os.environ.get("TF") and not any(
-        (found := shutil.which(name)) and _version(found, "version") >= TERRAFORM_MINIMUM for name in ("terraform", "tofu")
-    ):
-        wanted.insert(0, "opentofu")
-    elif os.environ.get("TF") == "tofu" and not shutil.which("tofu"):
+    chosen = os.environ.get("TF")
+    there = any((found := shutil.which(name)) and _version(found, "version") >= TERRAFORM_MINIMUM for name in ("terraform", "tofu"))
+    if (not chosen and not there) or (chosen == "tofu" and not shutil.which("tofu")):
         wanted.insert(0, "opentofu")
     build(step, wanted)
     ensure_provider(step, "provider-docker")

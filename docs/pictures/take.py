@@ -29,9 +29,9 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_context(http_credentials=login, ignore_https_errors=True, viewport=SIZE).new_page()
         page.goto(os.environ["MLFLOW_TRACKING_URI"])
-        experiment = page.request.get(
-            f"{os.environ['MLFLOW_TRACKING_URI']}/ajax-api/2.0/mlflow/experiments/get-by-name?experiment_name=diabetes"
-        ).json()["experiment"]["experiment_id"]
+        experiment = page.request.get(f"{os.environ['MLFLOW_TRACKING_URI']}/ajax-api/2.0/mlflow/experiments/get-by-name?experiment_name=diabetes").json()[
+            "experiment"
+        ]["experiment_id"]
         runs = page.request.post(
             f"{os.environ['MLFLOW_TRACKING_URI']}/ajax-api/2.0/mlflow/runs/search", data={"experiment_ids": [experiment], "max_results": 1}
         ).json()["runs"]

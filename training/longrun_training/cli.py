@@ -116,7 +116,7 @@ def main() -> None:
         notes = getattr(stop, "__notes__", [])
         terminal.fail(f"interrupted: {notes[0]}" if notes else "interrupted before a run began")
         sys.exit(SIGNALLED + stop.number)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a traceback is a bug, so none is shown
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
         happened = " ".join(f"{type(error).__name__}: {error}".split())

@@ -40,7 +40,7 @@ def _git(*arguments: str) -> str | None:
     if not git:
         return None
     try:
-        done = subprocess.run([git, *arguments], capture_output=True, text=True, errors="replace", timeout=TIMEOUT_SECONDS, check=False)  # noqa: S603 - our own words
+        done = subprocess.run([git, *arguments], capture_output=True, text=True, errors="replace", timeout=TIMEOUT_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -131,7 +131,7 @@ def ensure_image(release: int, say: Callable[[str], None]) -> str:
             "--quiet",
             "--variant=minbase",
             f"--include={packages}",
-            f"--customize-hook={IMAGE / 'setup'} \"$1\"",
+            f'--customize-hook={IMAGE / "setup"} "$1"',
             CODENAMES[release],
             str(archive),
         ]

@@ -89,8 +89,8 @@ resource "docker_container" "host" {
   memory   = local.settings.memory_mb
   restart  = "unless-stopped"
   # `make down` stops the host on purpose: Terraform leaves it as it finds it, and does not make another.
-  must_run = false
-  start    = true
+  must_run              = false
+  start                 = true
   stop_signal           = local.settings.stop_signal
   stop_timeout          = 60
   destroy_grace_seconds = 60

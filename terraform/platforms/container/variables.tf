@@ -1,3 +1,5 @@
+# Only its validation reads it.
+# tflint-ignore: terraform_unused_declarations
 variable "platform" {
   description = "The platform that this file of values is for; guards against applying it to another one."
   type        = string
@@ -39,6 +41,8 @@ variable "hosts" {
   }
 }
 
+# Named here for everybody; make provision turns it into host_image.
+# tflint-ignore: terraform_unused_declarations
 variable "debian_release" {
   description = "Debian release of the hosts: 12 or 13. Changing it replaces the hosts and keeps their data volumes."
   type        = number
@@ -105,6 +109,8 @@ variable "memory_mb" {
   }
 }
 
+# Every platform takes the same variables.
+# tflint-ignore: terraform_unused_declarations
 variable "cores" {
   description = "Processor cores of each host. A container shares the machine's cores; the value is for the other platforms."
   type        = number
@@ -116,6 +122,8 @@ variable "cores" {
   }
 }
 
+# Every platform takes the same variables.
+# tflint-ignore: terraform_unused_declarations
 variable "data_size_gb" {
   description = "Size of each data volume in GB. A container's volume grows with the machine's disk; the value is for the other platforms."
   type        = number

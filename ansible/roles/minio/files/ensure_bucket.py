@@ -17,7 +17,7 @@ from minio.versioningconfig import VersioningConfig
 
 
 def policy(bucket: str) -> dict[str, Any]:
-    """Return what MLflow may do: everything with objects in the bucket, nothing with the bucket itself or any other."""
+    """Return what MLflow may do: everything with objects in the bucket but for their history, nothing with the bucket itself or any other."""
     return {
         "Version": "2012-10-17",
         "Statement": [
@@ -31,6 +31,8 @@ def policy(bucket: str) -> dict[str, Any]:
                 "Action": ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:ListMultipartUploadParts", "s3:PutObject"],
                 "Resource": [f"arn:aws:s3:::{bucket}/*"],
             },
+            # MinIO lets whoever may delete an object delete its old versions too, unless they are denied.
+            {"Effect": "Deny", "Action": ["s3:DeleteObjectVersion"], "Resource": [f"arn:aws:s3:::{bucket}/*"]},
         ],
     }
 

@@ -6,6 +6,6 @@ import sys
 os.environ["MLFLOW_AUTH_ADMIN_PASSWORD"] = sys.stdin.readline().rstrip("\n")
 
 # Reads its configuration, the password included, while it is imported.
-from mlflow.server.auth import bootstrap_admin_user  # noqa: E402
+from mlflow.server.auth import bootstrap_admin_user
 
 bootstrap_admin_user()
