@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -70,13 +71,21 @@ class Server:
     def secrets(self) -> dict[str, str]:
         """Return every secret of the environment by name, users' passwords and all."""
         done = subprocess.run(
-            [CONTROLLER / "ansible-vault", "decrypt", "--output", "-", "--vault-password-file", self.directory / ".vault-password", self.directory / "vault.yml"],
+            [
+                CONTROLLER / "ansible-vault",
+                "decrypt",
+                "--output",
+                "-",
+                "--vault-password-file",
+                self.directory / ".vault-password",
+                self.directory / "vault.yml",
+            ],
             capture_output=True,
             text=True,
             check=True,
             cwd=self.directory,
         )
-        values = yaml.safe_load(done.stdout)
+        values: dict[str, Any] = yaml.safe_load(done.stdout)
         users = values.pop("vault_user_passwords")
         values.pop("vault_tls_ca_certificate")
         # A key is many lines; one of its middle is as telling.
@@ -87,10 +96,10 @@ class Server:
         """Run a command as root on the host and return what it printed."""
         return run(["podman", "exec", self.host, "bash", "-c", command], check=check, log=self.log).stdout
 
-    def status(self) -> dict:
+    def status(self) -> dict[str, Any]:
         """Return the report of `make status` as a program gets it."""
         done = run([CONTROLLER / "longrun-controller", "status", "--json", "--env", self.name], log=self.log)
-        report: dict = json.loads(done.stdout)
+        report: dict[str, Any] = json.loads(done.stdout)
         return report
 
     def edit(self, file: str, pattern: str, replacement: str) -> str:

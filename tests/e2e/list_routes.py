@@ -7,13 +7,14 @@ from mlflow.server import app as flask_app
 from mlflow.server.auth import create_app
 
 application = create_app(flask_app)
-routes = set()
+routes: set[tuple[str, str]] = set()
 for rule in flask_app.url_map.iter_rules():
     path = re.sub(r"<[^>]+>", "1", rule.rule)
-    routes |= {(method, path) for method in rule.methods - {"OPTIONS", "HEAD"}}
+    routes |= {(method, path) for method in (rule.methods or set()) - {"OPTIONS", "HEAD"}}
 
 
-def walk(router, prefix=""):
+def walk(router: object, prefix: str = "") -> None:
+    """Add the routes of a Starlette application."""
     for route in getattr(router, "routes", []):
         path = prefix + getattr(route, "path", "")
         for method in (getattr(route, "methods", None) or set()) - {"OPTIONS", "HEAD"}:

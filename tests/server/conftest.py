@@ -51,6 +51,8 @@ class Deployment:
 def deployment() -> Deployment:
     """Read the inventory of the environment in LONGRUN_ENV."""
     name = os.environ.get("LONGRUN_ENV", "local")
-    done = subprocess.run([sys.executable, ROOT / "ansible/inventory.py", "--list"], capture_output=True, text=True, check=False, env={**os.environ, "LONGRUN_ENV": name})
+    done = subprocess.run(
+        [sys.executable, ROOT / "ansible/inventory.py", "--list"], capture_output=True, text=True, check=False, env={**os.environ, "LONGRUN_ENV": name}
+    )
     assert done.returncode == 0, done.stderr
     return Deployment(name, json.loads(done.stdout))

@@ -1,8 +1,8 @@
 """What must hold on every server, in production too."""
 
 import re
-import ssl
 import socket
+import ssl
 from urllib.parse import urlsplit
 
 import pytest
@@ -82,7 +82,10 @@ def test_tls_is_new_and_ours(deployment: Deployment) -> None:
     """The environment's own authority signed the certificate; nothing older than TLS 1.2 is spoken."""
     url = urlsplit(deployment.public_url)
     context = ssl.create_default_context(cafile=str(deployment.ca_certificate))
-    with socket.create_connection((url.hostname, url.port or 443), timeout=10) as connection, context.wrap_socket(connection, server_hostname=url.hostname) as secure:
+    with (
+        socket.create_connection((url.hostname, url.port or 443), timeout=10) as connection,
+        context.wrap_socket(connection, server_hostname=url.hostname) as secure,
+    ):
         assert secure.version() in {"TLSv1.2", "TLSv1.3"}
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.load_verify_locations(str(deployment.ca_certificate))

@@ -1,0 +1,139 @@
+# What is planned, without an engine: the provider is a mock.
+mock_provider "docker" {}
+
+variables {
+  platform       = "container"
+  name           = "unit"
+  host_image     = "localhost/longrun-host:13-test"
+  ssh_public_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGVhc3k longrun-unit"
+}
+
+run "one_host_carries_everything" {
+  command = plan
+
+  assert {
+    condition     = keys(docker_container.host) == ["server"] && keys(docker_volume.data) == ["server"]
+    error_message = "The default is one host, called server, with one data volume."
+  }
+  assert {
+    condition     = docker_container.host["server"].name == "longrun-unit-server" && docker_volume.data["server"].name == "longrun-unit-server-data" && docker_network.this.name == "longrun-unit"
+    error_message = "Everything must bear the environment's name, or two environments meet."
+  }
+  assert {
+    condition     = output.public_url == "https://localhost:8443"
+    error_message = "Clients are told another address than the one that is listened on."
+  }
+  assert {
+    condition     = output.hosts["server"].groups == tolist(["minio", "mlflow", "nginx", "postgresql"]) && output.hosts["server"].data_path == "/srv/longrun"
+    error_message = "The one host carries all groups, its data at /srv/longrun."
+  }
+  assert {
+    condition     = output.hosts["server"].address == "127.0.0.1" && output.hosts["server"].port == 8422 && output.hosts["server"].user == "longrun"
+    error_message = "Ansible reaches the host on this machine's loopback, as longrun."
+  }
+}
+
+run "nothing_but_https_and_ssh_is_reachable" {
+  command = plan
+
+  assert {
+    condition     = sort([for port in docker_container.host["server"].ports : "${port.ip}:${port.external}->${port.internal}"]) == tolist(["127.0.0.1:8422->22", "127.0.0.1:8443->443"])
+    error_message = "PostgreSQL, MinIO and MLflow must not appear on this machine, and nothing on the network unless it is asked for."
+  }
+}
+
+run "the_host_is_not_privileged" {
+  command = plan
+
+  assert {
+    condition     = docker_container.host["server"].privileged != true
+    error_message = "A privileged container is root on this machine."
+  }
+  assert {
+    condition     = toset(flatten([for entry in docker_container.host["server"].capabilities : entry.add])) == toset(["CAP_NET_ADMIN", "CAP_SYS_ADMIN"])
+    error_message = "systemd needs these two capabilities and no other."
+  }
+  assert {
+    condition     = docker_container.host["server"].must_run == false && docker_container.host["server"].restart == "unless-stopped"
+    error_message = "A host that make down stopped must neither come back by itself nor be replaced by the next apply."
+  }
+}
+
+run "the_data_is_on_the_volume" {
+  command = plan
+
+  assert {
+    condition     = [for mount in docker_container.host["server"].mounts : "${mount.type} ${mount.source} ${mount.target}"] == ["volume longrun-unit-server-data /srv/longrun"]
+    error_message = "Without the volume, replacing the host would delete the history."
+  }
+}
+
+run "two_hosts_share_the_work" {
+  command = plan
+
+  variables {
+    hosts = {
+      web  = { groups = ["mlflow", "nginx"] }
+      data = { groups = ["postgresql", "minio"] }
+    }
+    listen_address = "0.0.0.0"
+    subnet         = "10.200.7.0/24"
+  }
+
+  assert {
+    condition     = { for name, host in output.hosts : name => "${host.port} ${host.private_address}" } == { data = "8422 10.200.7.10", web = "8423 10.200.7.11" }
+    error_message = "Each host needs an ssh port and a private address of its own."
+  }
+  assert {
+    condition     = [for port in docker_container.host["data"].ports : port.internal] == [22]
+    error_message = "The host with the data must not be reachable but by ssh."
+  }
+  assert {
+    condition     = contains([for port in docker_container.host["web"].ports : "${port.ip}:${port.external}->${port.internal}"], "0.0.0.0:8443->443")
+    error_message = "The host with nginx is the one that clients reach, on the address that was asked for."
+  }
+  assert {
+    condition     = length(docker_volume.data) == 2
+    error_message = "Each host needs a data volume of its own."
+  }
+}
+
+run "the_usual_port_is_not_said" {
+  command = plan
+
+  variables {
+    https_port  = 443
+    server_name = "mlflow.example.org"
+  }
+
+  assert {
+    condition     = output.public_url == "https://mlflow.example.org"
+    error_message = "An address with :443 is another origin for a browser than the same without."
+  }
+}
+
+run "the_network_is_drawn_from_the_name" {
+  command = plan
+
+  assert {
+    condition     = can(regex("^10\\.(19[2-9]|20[0-9]|21[0-9]|22[0-3])\\.[0-9]+\\.0/24$", one(docker_network.this.ipam_config).subnet))
+    error_message = "The network must lie in 10.192.0.0/11, where few others are."
+  }
+  assert {
+    condition     = cidrhost(one(docker_network.this.ipam_config).subnet, 1) == one(docker_network.this.ipam_config).gateway
+    error_message = "An engine that chooses the gateway itself reports a change on every plan."
+  }
+}
+
+run "another_name_is_another_network" {
+  command = plan
+
+  variables {
+    name = "other"
+  }
+
+  assert {
+    condition     = output.hosts["server"].private_address != run.the_network_is_drawn_from_the_name.hosts["server"].private_address
+    error_message = "Two environments on one machine must keep apart."
+  }
+}

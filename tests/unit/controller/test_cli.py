@@ -1,0 +1,125 @@
+"""The command line: a person's mistake is one line and status 1, before anything is made or deleted."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from longrun_controller import cli, secrets, status
+from longrun_controller.environment import Environment
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run one command in a root of its own; return status, standard output and standard error."""
+    assert project.is_dir()
+    # No step of these tests may get as far as an engine.
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent.sock")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["longrun-controller", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capfd.readouterr()
+        assert "Traceback" not in said.err
+        return int(ended.value.code or 0), said.out, said.err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["up", "--env", "No Such"], "can't name a server"),
+        (["up", "--env", "nosuch"], "there is no environment 'nosuch'"),
+        (["deploy", "--env", "local"], "environment 'local' has no server yet"),
+        (["users", "--env", "local"], "environment 'local' has no server yet"),
+        (["verify", "--env", "local"], "environment 'local' has no server yet"),
+        (["status", "--env", "local"], "environment 'local' has no server yet"),
+        (["env", "--env", "local"], "environment 'local' has no server yet"),
+        (["password", "--env", "local"], "environments/local/vault.yml is not there yet"),
+        (["destroy", "--env", "local"], "this deletes every run, model and artifact of 'local' for ever"),
+        (["destroy", "--env", "local", "--confirm", "yes"], "CONFIRM=local"),
+        (["new", "--env", "local"], "environments/local is there already"),
+        (["new", "--env", "../x"], "can't name a server"),
+    ],
+)
+def test_a_mistake_is_one_line(run: Run, arguments: list[str], expected: str) -> None:
+    """What, where, what to do; nothing on standard output, which a program may be reading."""
+    code, out, err = run(*arguments)
+    assert code == 1
+    assert not out
+    lines = [line for line in err.splitlines() if line.startswith("longrun:")]
+    assert len(lines) == 1
+    assert expected in lines[0]
+
+
+def test_broken_values_stop_before_anything_is_made(run: Run, project: Path) -> None:
+    """A vault or a key made for values that are wrong would stay."""
+    (project / "environments/local/users.yml").write_text("users: [ci\n")
+    code, _, err = run("up", "--env", "local")
+    assert code == 1
+    assert "environments/local/users.yml, line " in err
+    assert {path.name for path in (project / "environments/local").iterdir()} == {"server.tfvars", "vars.yml", "users.yml"}
+
+
+def test_new_says_what_comes_next(run: Run, project: Path) -> None:
+    """A folder alone is no server yet."""
+    code, _, err = run("new", "--env", "staging")
+    assert code == 0
+    assert "make up ENV=staging" in err
+    assert (project / "environments/staging/server.tfvars").exists()
+
+
+def test_a_password_is_all_of_standard_output(run: Run, local: Environment) -> None:
+    """`make -s password` may be piped into another program."""
+    secrets.ensure(local)
+    values = secrets.read(local)
+    assert run("password", "--env", "local") == (0, f"{values['vault_mlflow_admin_password']}\n", "")
+    assert run("password", "--env", "local", "--login", "ci") == (0, f"{values['vault_user_passwords']['ci']}\n", "")
+    code, out, err = run("password", "--env", "local", "--login", "ann")
+    assert (code, out) == (1, "")
+    assert "has no user 'ann' (there are: admin, ci)" in " ".join(err.split())
+
+
+GIB = 1024**3
+REPORT = {
+    "health": 200,
+    "certificate_until": "20991226213434Z",
+    "history": {"experiments": 2, "runs": 7, "model_versions": 3, "users": 2},
+    "hosts": {
+        "server": {
+            "system": "Debian 13",
+            "up_since": "Tue 2026-11-24 21:00:00 UTC",
+            "data": {"path": "/srv/longrun", "filled_bytes": 3 * GIB, "free_bytes": GIB, "used_bytes": GIB},
+            "units": [{"name": "nginx", "state": "active", "version": "1.26.3"}],
+        }
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "healthy"),
+    [
+        ({}, True),
+        ({"health": 0}, False),
+        ({"health": 429}, False),
+        ({"certificate_until": None, "history": {}}, True),
+    ],
+)
+def test_status_says_whether_all_is_well(change: dict[str, object], healthy: bool, capfd: pytest.CaptureFixture[str]) -> None:  # noqa: FBT001
+    """Its exit status is what a monitor looks at; a value that could not be had must not break the table."""
+    assert status.show("https://localhost:8443", {**REPORT, **change}) is healthy
+    shown = capfd.readouterr().err
+    assert "https://localhost:8443" in shown
+    assert ("NOT healthy" in shown) is not healthy
+    assert "75% full" in shown
+
+
+def test_a_dead_service_is_not_healthy(capfd: pytest.CaptureFixture[str]) -> None:
+    """/health may answer although a second instance is down."""
+    host = {**REPORT["hosts"]["server"], "units": [{"name": "mlflow@2", "state": "failed", "version": ""}]}  # type: ignore[index]
+    assert status.show("https://localhost:8443", {**REPORT, "hosts": {"server": host}}) is False
+    assert "failed" in capfd.readouterr().err
