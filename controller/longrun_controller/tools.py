@@ -1,5 +1,6 @@
 """Programs that the controller needs: taken where they are there, else built from pinned Go modules, once, into the cache."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -7,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 import tomllib
 import urllib.error
 import urllib.request
@@ -206,8 +208,16 @@ def build(step: Step, names: Iterable[str]) -> None:
         }
         for number, name in enumerate(missing, 1):
             _build_one(step, go, name, environment, f"{number} of {len(missing)}")
-        # Six gigabytes that nothing needs again before a pin changes.
-        shutil.rmtree(work, ignore_errors=True)
+        _throw_away(work)
+
+
+def _throw_away(work: Path) -> None:
+    """Delete module sources and compiler cache without waiting: gigabytes that nothing needs before a pin changes."""
+    trash = work.with_name("go.trash")
+    with contextlib.suppress(OSError):
+        # Where an earlier run's is still being deleted, this one goes into it.
+        work.rename(trash / str(time.time_ns()) if trash.is_dir() else trash)
+    subprocess.Popen(["rm", "-rf", trash], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
 def _build_one(step: Step, go: Path, name: str, environment: dict[str, str], count: str) -> None:

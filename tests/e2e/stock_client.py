@@ -39,6 +39,12 @@ with tempfile.TemporaryDirectory() as temporary, mlflow.start_run() as run:
     back = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="data/large.bin", dst_path=f"{temporary}/back"))
     report = {"run_id": run.info.run_id, "experiment_id": experiment.experiment_id, "sent": digest(sent), "received": digest(back)}
 
+# A client that is told to fetch in parts, as older ones had to be, is turned back to the server.
+os.environ["MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD"] = "true"
+with tempfile.TemporaryDirectory() as temporary:
+    again = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="data/large.bin", dst_path=temporary))
+    report["received_in_parts"] = digest(again)
+
 found = mlflow.search_runs([experiment.experiment_id], filter_string="params.alpha = '0.5' and metrics.loss < 0.5")
 report["found"] = run.info.run_id in set(found.run_id)
 report["history"] = [metric.value for metric in client.get_metric_history(run.info.run_id, "loss")]
