@@ -33,7 +33,7 @@ DEBIAN_PACKAGES = {
     # Ubuntu has no keys of Debian's archive.
     "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
 }
-TEST_PACKAGES = {"shellcheck": "shellcheck", "chromium": "chromium"}
+TEST_PACKAGES = {"shellcheck": "shellcheck"}
 # From the first on, Go fetches the toolchain that a module names, like any module; requirements/go.in says why the last.
 GO_VERSIONS = ((1, 21), (1, 26))
 TERRAFORM_MINIMUM = (1, 9)

@@ -38,6 +38,8 @@ locals {
 
 resource "docker_network" "this" {
   name = "longrun-${var.name}"
+  # Without it podman lets the hosts of one environment reach those of another; Docker keeps networks apart anyway.
+  options = { isolate = "true" }
 
   # Left to the engine, the range comes back as a change in every plan.
   ipam_config {
