@@ -2,8 +2,9 @@
 
     uv run --with playwright==1.65.2 docs/pictures/take.py    # after: eval "$(make -s env LOGIN=admin)"
 
-Needs `apt-get install chromium fonts-noto-core`. Reads the client contract from the environment; the password goes to the browser through its own channel, never into a
-command line. The browser is a throw-away that does not know the private authority, so it is told to accept it.
+Needs `apt-get install chromium fonts-noto-core`. Reads the client contract from the environment; the password goes to
+the browser through its own channel, never into a command line. The browser is a throw-away that
+does not know the private authority, so it is told to accept it.
 """
 
 import os
