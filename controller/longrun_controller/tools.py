@@ -217,7 +217,7 @@ def _throw_away(work: Path) -> None:
     with contextlib.suppress(OSError):
         # Where an earlier run's is still being deleted, this one goes into it.
         work.rename(trash / str(time.time_ns()) if trash.is_dir() else trash)
-    subprocess.Popen(["rm", "-rf", trash], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    subprocess.Popen(["/bin/rm", "-rf", trash], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
 def _build_one(step: Step, go: Path, name: str, environment: dict[str, str], count: str) -> None:

@@ -56,8 +56,8 @@ resource "docker_network" "this" {
   }
 
   lifecycle {
-    # podman reports its own allocator here, which nobody set.
-    ignore_changes = [ipam_options]
+    # podman reports its own allocator here, which nobody set, and keeps quiet about the options that were.
+    ignore_changes = [ipam_options, options]
   }
 }
 
@@ -148,5 +148,7 @@ resource "docker_container" "host" {
     # podman answers with other words than it was asked with ("oci" for runc, 37 for SIGRTMIN+3, RLIMIT_NOFILE for nofile,
     # no mounts): compared, they would replace the host on every run.
     ignore_changes = [capabilities, memory, memory_swap, mounts, runtime, stop_signal, ulimit]
+    # A host can't be moved to another network while it runs, and older podmans remove a network under it.
+    replace_triggered_by = [docker_network.this.id]
   }
 }
