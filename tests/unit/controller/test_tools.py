@@ -165,7 +165,7 @@ def test_a_wrong_checksum_is_never_built(step: Step, cache: Path, widget: dict[s
 
 def test_an_unreachable_proxy_is_named(step: Step, cache: Path, widget: dict[str, str], program: Program) -> None:
     """Offline, the remedy is a proxy setting, which the message has to name."""
-    program("go", """[ "$1" = version ] && echo go1.24 && exit; echo '{"Error": "dial tcp: lookup proxy.golang.org: no such host"}'; exit 1""")
+    program("go", """[ "$1" = version ] && echo go1.24 && exit; echo '{"Error": "dial tcp: lookup modules.invalid: no such host"}'; exit 1""")
     with pytest.raises(ProblemError) as caught:
         tools.build(step, ["widget"])
     assert widget["module"] in one_line(caught)
