@@ -62,6 +62,6 @@ test-unit: test-tools ## Python packages, inventory, roles' rules, Terraform pla
 test-roles: test-tools ## Each role on a bare host: check mode, converge, idempotence, verify
 	@tests/.venv/bin/python -m tests.roles
 test-e2e: test-tools ## A fresh server of its own, used and abused, then removed
-	@$(PYTEST) tests/e2e
+	@$(PYTEST) --verbose --capture=sys tests/e2e
 lock: ## Renew the lock files after a change of requirements/*.in
 	@controller/lock
