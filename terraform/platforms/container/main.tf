@@ -38,8 +38,6 @@ locals {
 
 resource "docker_network" "this" {
   name = "longrun-${var.name}"
-  # Without it podman lets the hosts of one environment reach those of another; Docker keeps networks apart anyway.
-  options = { isolate = "true" }
 
   # Left to the engine, the range comes back as a change in every plan.
   ipam_config {
@@ -56,8 +54,8 @@ resource "docker_network" "this" {
   }
 
   lifecycle {
-    # podman reports its own allocator here, which nobody set, and keeps quiet about the options that were.
-    ignore_changes = [ipam_options, options]
+    # podman reports its own allocator here, which nobody set.
+    ignore_changes = [ipam_options]
   }
 }
 
