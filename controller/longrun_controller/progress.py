@@ -1,7 +1,6 @@
 """Steps of a long run: what is being done, for how long, and where the whole output lies."""
 
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -189,9 +188,3 @@ class Progress:
             table.add_row(name, seconds(duration))
         table.add_row("[bold]all[/]", f"[bold]{seconds(sum(self.times.values()))}[/]")
         return table
-
-
-def fail(error: ProblemError) -> None:
-    """Print the one line that a person reads."""
-    console.print(f"[red]longrun:[/] {error}", soft_wrap=True, markup=True)
-    sys.stderr.flush()
