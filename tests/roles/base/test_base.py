@@ -1,8 +1,10 @@
 """What every host needs before a service is installed on it."""
 
+import socket
+
 import pytest
 
-from tests.roles.conftest import Scenario
+from tests.roles.conftest import Scenario, wait_for
 
 HOSTS = ("trixie", "bookworm")
 AUTHORITY = "/usr/local/share/ca-certificates/ca.crt"
@@ -28,6 +30,22 @@ def test_trusts_the_extra_authority_and_no_other(scenario: Scenario, name: str) 
     stranger = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=stranger -keyout /dev/null -out /tmp/stranger.crt"
     assert host.run(stranger).rc == 0
     assert host.run("openssl verify /tmp/stranger.crt").rc != 0
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_a_port_that_nobody_named_is_closed(scenario: Scenario, name: str) -> None:
+    """What listens by mistake, or for a moment, must not be reached; the host itself still reaches it."""
+    host = scenario.host(name)
+    assert host.run("systemd-run --unit=molecule-listener --collect python3 -m http.server 8999").rc == 0
+    try:
+        assert wait_for(lambda: host.run("curl -sf http://localhost:8999/").rc == 0)
+        with socket.socket() as probe:
+            probe.settimeout(3)
+            with pytest.raises(ConnectionRefusedError):
+                probe.connect((scenario.address(name), 8999))
+    finally:
+        host.run("systemctl stop molecule-listener")
+    assert host.service("nftables").is_enabled
 
 
 def test_an_interrupted_run_is_finished_by_the_next(scenario: Scenario) -> None:

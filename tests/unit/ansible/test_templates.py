@@ -19,7 +19,8 @@ GROUPS = ("postgresql", "minio", "mlflow", "nginx")
 HOST = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "data_path": "/srv/longrun"}
 ONE = {"server": {**HOST, "private_address": "10.1.2.10"}}
 TWO = {"data": {**HOST, "private_address": "10.1.2.10"}, "web": {**HOST, "private_address": "10.1.2.11"}}
-CARRIES = {"server": GROUPS, "data": ("postgresql", "minio"), "web": ("mlflow", "nginx")}
+CLOUD = {"cloud": {**HOST, "private_address": "10.1.2.10"}}
+CARRIES = {"server": GROUPS, "data": ("postgresql", "minio"), "web": ("mlflow", "nginx"), "cloud": ("postgresql", "mlflow", "nginx")}
 # Names and addresses of other tests must not get in: these occur nowhere else.
 SECRETS = {
     "vault_postgresql_mlflow_password": "SECRET-postgresql",
@@ -90,6 +91,12 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Render:
 def two(tmp_path_factory: pytest.TempPathFactory) -> Render:
     """Data on one host, three instances on the other."""
     return render(tmp_path_factory.mktemp("two"), TWO, mlflow_instances=3)
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Render:
+    """A bucket of AWS in MinIO's place."""
+    return render(tmp_path_factory.mktemp("cloud"), CLOUD, mlflow_s3_bucket="acme-longrun")
 
 
 def sockets(configuration: str) -> list[str]:
@@ -198,6 +205,28 @@ def test_mlflow_finds_its_stores(one: Render, two: Render) -> None:
     assert apart["MLFLOW_BACKEND_STORE_URI"] == "postgresql+psycopg2://mlflow@/mlflow?host=10.1.2.10&port=5432"
     assert alone["MLFLOW_S3_ENDPOINT_URL"] == "http://127.0.0.1:9000"
     assert apart["MLFLOW_S3_ENDPOINT_URL"] == "http://10.1.2.10:9000"
+
+
+def test_a_bucket_takes_the_place_of_minio(cloud: Render) -> None:
+    """The host's own role opens it: a key or an address of MinIO in the environment would come first."""
+    values = settings(cloud("mlflow.env.j2"))
+    assert values["MLFLOW_ARTIFACTS_DESTINATION"] == "s3://acme-longrun"
+    assert not {"MLFLOW_S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} & set(values)
+
+
+def open_ports(rules: str) -> dict[int, list[str]]:
+    """Return who may reach each port of a host, by what its firewall says; nobody named is everybody."""
+    found = re.findall(r"(?m)^ +(?:ip saddr \{ (.+) \} )?tcp dport (\d+) accept$", rules)
+    return {int(port): sources.split(", ") if sources else [] for sources, port in found}
+
+
+def test_the_firewall_opens_what_a_host_carries(one: Render, two: Render, cloud: Render) -> None:
+    """The datastores from the hosts that run MLflow and nobody else; everything that is not named is closed."""
+    assert open_ports(one("nftables.conf.j2")) == {22: [], 443: []}
+    assert open_ports(two("data/nftables.conf.j2")) == {22: [], 5432: ["10.1.2.11"], 9000: ["10.1.2.11"]}
+    assert open_ports(two("web/nftables.conf.j2")) == {22: [], 443: []}
+    assert open_ports(cloud("nftables.conf.j2")) == {22: [], 443: []}
+    assert "policy drop;" in one("nftables.conf.j2")
 
 
 def test_mlflow_answers_to_its_own_name_only(one: Render) -> None:
