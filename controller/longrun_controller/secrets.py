@@ -79,7 +79,7 @@ def read(environment: Environment) -> dict[str, Any]:
 
 
 def ensure(environment: Environment) -> bool:
-    """Make what is missing of the key, the vault, the certificate authority and the ssh key.
+    """Make what is missing of the key, the vault and the ssh key.
 
     Returns:
         Whether anything was made.
@@ -106,24 +106,46 @@ def ensure(environment: Environment) -> bool:
     passwords = values.setdefault("vault_user_passwords", {})
     for user in environment.users():
         passwords.setdefault(user, secrets.token_urlsafe(PASSWORD_BYTES))
-    # An authority that may not sign for the name of now can't be used: a server that was renamed gets another.
-    if "vault_tls_ca_private_key" not in values or _server_name(environment) not in _permitted(values["vault_tls_ca_certificate"]):
-        key = ec.generate_private_key(ec.SECP256R1())
-        values["vault_tls_ca_private_key"] = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ).decode()
-        values["vault_tls_ca_certificate"] = _authority(environment, key)
     if yaml.safe_dump(values) != before:
         _write(environment.vault, _vault(environment, "encrypt", yaml.safe_dump(values)), 0o600)
         made = True
-    # The certificate is public; the vault keeps it beside its key, so that a colleague's clone gets the same one.
-    if not environment.ca_certificate.exists() or environment.ca_certificate.read_text() != values["vault_tls_ca_certificate"]:
-        _write(environment.ca_certificate, values["vault_tls_ca_certificate"], 0o644)
-        made = True
+    if "vault_tls_ca_certificate" in values:
+        made |= _show_authority(environment, values["vault_tls_ca_certificate"])
     if not environment.ssh_key.exists():
         _ssh_key(environment)
         made = True
     return made
+
+
+def ensure_authority(environment: Environment, server_name: str) -> bool:
+    """Make the certificate authority, once the name under which clients reach the server is known.
+
+    An authority that may not sign for that name can't be used: a server that was renamed gets another.
+
+    Args:
+        environment: Its vault gets the key and the certificate.
+        server_name: Host name or IP address of the server.
+
+    Returns:
+        Whether anything was made.
+    """
+    values = read(environment)
+    if "vault_tls_ca_private_key" in values and _general_name(server_name) in _permitted(values["vault_tls_ca_certificate"]):
+        return False
+    key = ec.generate_private_key(ec.SECP256R1())
+    values["vault_tls_ca_private_key"] = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
+    values["vault_tls_ca_certificate"] = _authority(environment, key, _general_name(server_name))
+    _write(environment.vault, _vault(environment, "encrypt", yaml.safe_dump(values)), 0o600)
+    _show_authority(environment, values["vault_tls_ca_certificate"])
+    return True
+
+
+def _show_authority(environment: Environment, certificate: str) -> bool:
+    """Lay the certificate, which is public, beside the vault; kept in there, a colleague's clone gets the same one."""
+    if environment.ca_certificate.exists() and environment.ca_certificate.read_text() == certificate:
+        return False
+    _write(environment.ca_certificate, certificate, 0o644)
+    return True
 
 
 def _ssh_key(environment: Environment) -> None:
@@ -136,13 +158,12 @@ def _ssh_key(environment: Environment) -> None:
     _write(environment.ssh_key, private, 0o600)
 
 
-def _server_name(environment: Environment) -> x509.GeneralName:
-    """Return the server's name as certificates say it."""
-    server = str(environment.values.get("server_name", "localhost"))
+def _general_name(server_name: str) -> x509.GeneralName:
+    """Return a host name or an address as certificates say it."""
     try:
-        return x509.IPAddress(ipaddress.ip_network(server))
+        return x509.IPAddress(ipaddress.ip_network(server_name))
     except ValueError:
-        return x509.DNSName(server)
+        return x509.DNSName(server_name)
 
 
 def _permitted(certificate: str) -> list[x509.GeneralName]:
@@ -151,7 +172,7 @@ def _permitted(certificate: str) -> list[x509.GeneralName]:
     return constraints.value.permitted_subtrees or []
 
 
-def _authority(environment: Environment, key: ec.EllipticCurvePrivateKey) -> str:
+def _authority(environment: Environment, key: ec.EllipticCurvePrivateKey, server_name: x509.GeneralName) -> str:
     """Return the certificate of a new authority that may sign for this server's names only.
 
     Name constraints keep a stolen key from signing for anybody else's site in a browser that trusts this authority.
@@ -170,7 +191,7 @@ def _authority(environment: Environment, key: ec.EllipticCurvePrivateKey) -> str
         decipher_only=False,
     )
     loopback = [x509.IPAddress(ipaddress.ip_network(network)) for network in ("127.0.0.0/8", "::1/128")]
-    permitted: list[x509.GeneralName] = [x509.DNSName("localhost"), *loopback, _server_name(environment)]
+    permitted: list[x509.GeneralName] = [x509.DNSName("localhost"), *loopback, server_name]
     builder = (
         x509.CertificateBuilder()
         .subject_name(name)

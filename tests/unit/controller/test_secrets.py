@@ -39,6 +39,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(environments, "ROOT", directory)
         assert secrets.ensure(environment)
+        assert secrets.ensure_authority(environment, "localhost")
     return environment
 
 
@@ -192,10 +193,10 @@ def test_the_authority_signs_for_this_server_only(original: Environment, values:
 @pytest.mark.parametrize(("server", "name"), [("mlflow.example.org", "mlflow.example.org"), ("10.1.2.3", "10.1.2.3/32")])
 def test_a_renamed_server_gets_an_authority_that_may_sign_for_it(made: Environment, values: dict[str, Any], server: str, name: str) -> None:
     """The old one would be refused by every client, for its constraints name the old server."""
-    renamed = Environment(made.name, made.directory, {**made.values, "server_name": server})
-    assert secrets.ensure(renamed)
-    assert name in {str(constraint.value) for constraint in constraints(renamed)}
-    after = secrets.read(renamed)
+    assert secrets.ensure_authority(made, server)
+    assert not secrets.ensure_authority(made, server)
+    assert name in {str(constraint.value) for constraint in constraints(made)}
+    after = secrets.read(made)
     assert {key for key in values if values[key] != after[key]} == {"vault_tls_ca_private_key", "vault_tls_ca_certificate"}
 
 
