@@ -3,87 +3,29 @@
 Tests run in the order they stand here: each begins with what the one before left.
 """
 
-import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
+from longrun_controller import terraform
+from longrun_controller.environment import Environment
+from longrun_controller.errors import ProblemError
+from longrun_controller.progress import Progress
 from requests.auth import HTTPBasicAuth
 
-from .conftest import ROOT, Result, Server, run, say
+from tests.servers import ROOT, Server, api, artifacts_of, last_run_url, run, runs_of, say, versions_of
 
 LARGE_MB = 100
 AS_MLFLOW = "exec setpriv --reuid mlflow --regid mlflow --clear-groups /opt/longrun/mlflow/current/bin/python -"
-
-
-def last_run_url(result: Result) -> str:
-    """Return the address of the run that a training printed."""
-    found = re.search(r"https://\S+/runs/[0-9a-f]{32}", result.text)
-    assert found, result.text[-2000:]
-    return found[0]
-
-
-def api(client: dict[str, str], method: str, /, **parameters: str) -> dict[str, Any]:
-    """Ask MLflow's REST API with the client contract."""
-    answer = requests.get(
-        f"{client['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/{method}",
-        params=parameters,
-        auth=(client["MLFLOW_TRACKING_USERNAME"], client["MLFLOW_TRACKING_PASSWORD"]),
-        verify=client["MLFLOW_TRACKING_SERVER_CERT_PATH"],
-        timeout=30,
-    )
-    assert answer.status_code == 200, answer.text
-    content: dict[str, Any] = answer.json()
-    return content
-
-
-def runs_of(client: dict[str, str], experiment: str) -> list[str]:
-    """Return the ids of an experiment's runs."""
-    experiment_id = api(client, "experiments/get-by-name", experiment_name=experiment)["experiment"]["experiment_id"]
-    answer = requests.post(
-        f"{client['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/runs/search",
-        json={"experiment_ids": [experiment_id]},
-        auth=(client["MLFLOW_TRACKING_USERNAME"], client["MLFLOW_TRACKING_PASSWORD"]),
-        verify=client["MLFLOW_TRACKING_SERVER_CERT_PATH"],
-        timeout=30,
-    )
-    return [run["info"]["run_id"] for run in answer.json().get("runs", [])]
-
-
-def versions_of(client: dict[str, str], model: str) -> list[int]:
-    """Return the numbers of a model's versions."""
-    found = api(client, "model-versions/search", filter=f"name='{model}'").get("model_versions", [])
-    return sorted(int(version["version"]) for version in found)
-
-
-def artifacts_of(client: dict[str, str], run_id: str, path: str = "") -> dict[str, str]:
-    """Return path and SHA-256 of every artifact of a run, downloaded anew."""
-    listed = api(client, "artifacts/list", run_id=run_id, path=path).get("files", [])
-    digests: dict[str, str] = {}
-    for entry in listed:
-        if entry.get("is_dir"):
-            digests |= artifacts_of(client, run_id, entry["path"])
-            continue
-        answer = requests.get(
-            f"{client['MLFLOW_TRACKING_URI']}/get-artifact",
-            params={"run_id": run_id, "path": entry["path"]},
-            auth=(client["MLFLOW_TRACKING_USERNAME"], client["MLFLOW_TRACKING_PASSWORD"]),
-            verify=client["MLFLOW_TRACKING_SERVER_CERT_PATH"],
-            timeout=60,
-        )
-        assert answer.status_code == 200, (entry, answer.text)
-        assert len(answer.content) == int(entry["file_size"])
-        digests[entry["path"]] = hashlib.sha256(answer.content).hexdigest()
-    return digests
 
 
 # --- the first minutes ---
@@ -294,8 +236,7 @@ def test_paths_that_are_not_offered(server: Server) -> None:
 
 def test_only_two_ports_answer_from_outside(server: Server) -> None:
     """PostgreSQL, MinIO and MLflow answer nobody from outside the host: every port of its private address is tried."""
-    outputs = json.loads((server.directory / "terraform.tfstate").read_text())["outputs"]
-    address = outputs["hosts"]["value"]["server"]["private_address"]
+    address = server.outputs()["hosts"]["server"]["private_address"]
     found = []
     for port in range(1, 65536):
         with socket.socket() as probe:
@@ -356,6 +297,10 @@ def test_mistakes_get_one_line_and_change_nothing(server: Server, second: Server
     port = int(re.search(r"https_port\s*=\s*(\d+)", (second.directory / "server.tfvars").read_text())[1])  # type: ignore[index]
     with socket.create_server(("127.0.0.1", port)):
         refused("up", words=(f"port {port}", "https_port"), of=second)
+    taken = re.search(r"https_port\s*=\s*(\d+)", (server.directory / "server.tfvars").read_text())[1]  # type: ignore[index]
+    before = second.edit("server.tfvars", r"(https_port\s*=\s*)\d+", rf"\g<1>{taken}")
+    refused("up", words=(f"port {taken}", "'e2e'", "https_port"), of=second)
+    (second.directory / "server.tfvars").write_text(before)
     assert not (second.directory / "terraform.tfstate").exists()
     assert (server.directory / "terraform.tfstate").read_bytes() == state
 
@@ -372,6 +317,37 @@ def test_second_up_changes_nothing(server: Server) -> None:
     assert "nothing to change" in again.text
     assert again.text.count("nothing changed") == 3
     assert before < set(runs_of(client, "diabetes"))
+
+
+@pytest.mark.parametrize("guard", ["as it is", "without prevent_destroy", "without the volume"])
+def test_no_plan_deletes_data(server: Server, guard: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A renamed host would take its volume with it; the plan is read before it is applied, also where the guard in the code is gone."""
+    source = tmp_path / "terraform"
+    shutil.copytree(ROOT / "terraform", source)
+    main = source / "platforms" / "container" / "main.tf"
+    text = main.read_text()
+    before = (server.directory / "server.tfvars").read_text()
+    if guard == "without the volume":
+        text, count = re.subn(r'(?s)resource "docker_volume" "data" \{.*?\n\}\n', "", text)
+        text = re.sub(r"(?s)  mounts \{.*?\n  \}\n", "", text)
+        assert count == 1
+    else:
+        server.edit("server.tfvars", r"(?m)\Z", 'hosts = { other = { groups = ["postgresql", "minio", "mlflow", "nginx"] } }\n')
+    if guard == "without prevent_destroy":
+        text, count = re.subn(r"(?m)^\s+prevent_destroy = true$", "", text)
+        assert count == 1
+    main.write_text(text)
+    monkeypatch.setattr(terraform, "SOURCE", source)
+    volumes = run(["podman", "volume", "ls", "-q", "--filter", "label=longrun.environment=e2e"]).stdout
+    host = run(["podman", "inspect", "--format", "{{.Id}}", server.host]).stdout
+    with pytest.raises(ProblemError) as refused, Progress(server.directory / "logs").step("host") as step:
+        terraform.Terraform(Environment.load(server.name)).apply(step)
+    (server.directory / "server.tfvars").write_text(before)
+    say(str(refused.value))
+    assert 'docker_volume.data["server"]' in str(refused.value)
+    assert "nothing was changed" in str(refused.value)
+    assert run(["podman", "volume", "ls", "-q", "--filter", "label=longrun.environment=e2e"]).stdout == volumes
+    assert run(["podman", "inspect", "--format", "{{.Id}}", server.host]).stdout == host
 
 
 def test_no_instance_means_429_and_no_lost_run(server: Server, stock_python: Path) -> None:
@@ -444,6 +420,8 @@ def test_replaced_host_keeps_the_data(server: Server) -> None:
 
 def test_interrupted_up_finishes(second: Server) -> None:
     """Ctrl-C in one step, a kill in another: `make up` again goes on from there and finishes."""
+    # Started in the background, a shell has its children ignore Ctrl-C; these must not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for sent, marker in ((signal.SIGINT, "Install the packages"), (signal.SIGKILL, "Make the tables of runs")):
         say(f"make up ENV=e2e-b, {sent.name} at '{marker}'")
         process = subprocess.Popen(
@@ -484,11 +462,21 @@ def test_two_servers_do_not_see_each_other(server: Server, second: Server) -> No
     assert crossed.status_code == 401
     with pytest.raises(requests.exceptions.SSLError):
         requests.get(f"{two['MLFLOW_TRACKING_URI']}/health", verify=one["MLFLOW_TRACKING_SERVER_CERT_PATH"], timeout=30)
-    address = json.loads((second.directory / "terraform.tfstate").read_text())["outputs"]["hosts"]["value"]["server"]["private_address"]
-    # podman routes between its networks; what stands behind nginx answers a neighbour as little as anybody else.
+
+
+def test_the_datastores_of_two_hosts_answer_each_other_only(server: Server, second: Server) -> None:
+    """PostgreSQL and MinIO on a host of their own answer the host that runs MLflow, and neither a neighbour nor this machine."""
+    address = second.outputs()["hosts"]["data"]["private_address"]
+    probe = "timeout 3 bash -c '</dev/tcp/{}/{}' 2>/dev/null && echo reached || true"
     for port in (5432, 9000):
-        reached = server.shell(f"timeout 3 bash -c '</dev/tcp/{address}/{port}' 2>/dev/null && echo reached || true")
-        assert "reached" not in reached, port
+        command = probe.format(address, port)
+        assert "reached" in second.shell(command, host="web"), port
+        # podman routes between its networks, so it is the host's firewall that keeps the neighbour out.
+        assert "reached" not in server.shell(command), port
+        assert "reached" not in run(["bash", "-c", command]).stdout, port
+    for host, services in {"data": {"postgresql@17-main", "minio"}, "web": {"mlflow@1", "mlflow@2", "nginx"}}.items():
+        running = second.shell("systemctl list-units --state=running --plain --no-legend 'postgresql@*' 'minio*' 'mlflow@*' 'nginx*'", host=host)
+        assert {line.split()[0].removesuffix(".service") for line in running.splitlines()} == services
 
 
 def test_destroy_leaves_nothing(second: Server) -> None:
