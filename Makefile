@@ -7,7 +7,7 @@ CONTROLLER := .venv/bin/longrun-controller
 PYTEST := tests/.venv/bin/pytest
 
 controller = controller/bootstrap .venv requirements/controller.txt controller && exec $(CONTROLLER)
-test_tools = controller/bootstrap .venv requirements/controller.txt controller && $(CONTROLLER) tools --test && controller/bootstrap tests/.venv requirements/test.txt controller training
+test_tools = controller/bootstrap .venv requirements/controller.txt controller && $(CONTROLLER) tools --test --env local && controller/bootstrap tests/.venv requirements/test.txt controller training
 
 .PHONY: help
 help: ## Show this list
@@ -17,9 +17,9 @@ help: ## Show this list
 ##@ A server
 .PHONY: tools new up provision deploy users
 tools: ## Install or build what the other targets need
-	@$(controller) tools
-new: ## Make the folder of another server: ENV=staging
-	@$(controller) new --env '$(ENV)'
+	@$(controller) tools --env '$(ENV)'
+new: ## Make the folder of another server: ENV=staging PLATFORM=libvirt
+	@$(controller) new --env '$(ENV)' --platform '$(or $(PLATFORM),container)'
 up: ## Everything: tools, provision, deploy, users, one training run
 	@$(controller) up --env '$(ENV)'
 provision: ## Make the host (Terraform), with PostgreSQL and MinIO on it
@@ -51,8 +51,9 @@ destroy: ## Delete the server and all its data: CONFIRM=name
 	@$(controller) destroy --env '$(ENV)' --confirm '$(CONFIRM)'
 
 ##@ Work on longrun itself
-.PHONY: test lint test-unit test-roles test-e2e test-tools lock
-test: lint test-unit test-roles test-e2e ## All tests
+.PHONY: test lint test-unit test-roles test-e2e test-vm test-tools lock
+test: lint test-unit ## All tests; roles and end to end side by side, for they wait more than they compute
+	@$(MAKE) --no-print-directory --jobs=2 test-roles test-e2e
 test-tools:
 	@$(test_tools)
 lint: test-tools ## Style and static checks
@@ -62,6 +63,8 @@ test-unit: test-tools ## Python packages, inventory, roles' rules, Terraform pla
 test-roles: test-tools ## Each role on a bare host: check mode, converge, idempotence, verify
 	@tests/.venv/bin/python -m tests.roles
 test-e2e: test-tools ## A fresh server of its own, used and abused, then removed
-	@$(PYTEST) --verbose --capture=sys tests/e2e
+	@$(PYTEST) --quiet --capture=sys --ignore=tests/e2e/vm tests/e2e
+test-vm: test-tools ## The same on a virtual machine of libvirt, and another one in its place
+	@$(PYTEST) --quiet --capture=sys tests/e2e/vm
 lock: ## Renew the lock files after a change of requirements/*.in
 	@controller/lock

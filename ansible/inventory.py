@@ -34,8 +34,9 @@ def read_outputs(environment: str) -> dict[str, Any]:
     if not found:
         message = f'environments/{environment}/server.tfvars: `platform = "..."` is missing'
         raise InventoryError(message)
-    state = directory / "terraform.tfstate"
-    if not state.is_file():
+    # Terraform runs in a copy of the platform's folder, which `make provision` makes; the state may lie elsewhere (backend.tf).
+    folder = directory / ".terraform" / "tree" / "platforms" / found[1]
+    if not folder.is_dir() or not ((directory / "terraform.tfstate").is_file() or (directory / "backend.tf").is_file()):
         message = f"environment {environment!r} has no host yet: `make provision ENV={environment}` makes it"
         raise InventoryError(message)
     cache = os.environ.get("LONGRUN_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longrun"
@@ -47,7 +48,7 @@ def read_outputs(environment: str) -> dict[str, Any]:
         message = f"{' and '.join(candidates)} not found: `make tools` installs it, or set TF to its path"
         raise InventoryError(message)
     done = subprocess.run(
-        [program, f"-chdir={ROOT / 'terraform' / 'platforms' / found[1]}", "output", "-json", "-no-color"],
+        [program, f"-chdir={folder}", "output", "-json", "-no-color"],
         env={**os.environ, "TF_DATA_DIR": str(directory / ".terraform")},
         capture_output=True,
         text=True,

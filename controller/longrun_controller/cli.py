@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 from rich.markup import escape
@@ -16,8 +17,8 @@ from longrun_controller import environment as environments
 from longrun_controller import playbooks, secrets, status, tools
 from longrun_controller.environment import ROOT, Environment
 from longrun_controller.errors import ProblemError
-from longrun_controller.platforms import platform_of
-from longrun_controller.progress import Progress, console
+from longrun_controller.platforms import PLATFORMS, platform_of
+from longrun_controller.progress import Progress, Step, console
 from longrun_controller.terraform import Terraform
 
 app = typer.Typer(
@@ -36,24 +37,36 @@ def _changes(count: int) -> str:
 
 
 @app.command("tools")
-def tools_(*, test: Annotated[bool, typer.Option(help="Also what `make lint` and the tests need.")] = False) -> None:
-    """Install or build the programs that the other commands need."""
-    progress = Progress()
+def tools_(name: Name, *, test: Annotated[bool, typer.Option(help="Also what `make lint` and the tests need.")] = False) -> None:
+    """Install or build the programs that the other commands need on the environment's platform."""
+    environment, progress = Environment.load(name), Progress()
     with progress.step("tools") as step:
-        tools.ensure(step)
+        _tools(step, environment)
         if test:
             tools.ensure_packages(step, tools.TEST_PACKAGES)
             tools.build(step, ["tflint", "actionlint"])
+            for platform in PLATFORMS:
+                try:
+                    tools.ensure_provider(step, platform_of(platform).PROVIDER)
+                except ProblemError as error:
+                    step.note(f"{error}; the tests that need it are left out")
 
 
 @app.command()
-def new(name: Name) -> None:
+def new(name: Name, platform: Annotated[str, typer.Option(help="container, libvirt or aws.")] = "container") -> None:
     """Make the folder of another server, with ports that nothing else uses."""
     environments.check_name(name)
-    made = environments.create(name)
+    platform_of(platform)
+    made = environments.create(name, platform)
     console.print(f"[green]✓[/] made environments/{name}: look at [bold]server.tfvars[/], then `make up ENV={name}`")
     for key in ("https_port", "ssh_port"):
-        console.print(f"  [dim]·[/] {key} {made.values[key]}")
+        if key in made.values:
+            console.print(f"  [dim]·[/] {key} {made.values[key]}")
+
+
+def _tools(step: Step, environment: Environment) -> None:
+    platform = platform_of(environment.platform)
+    tools.ensure(step, packages=platform.PACKAGES, provider=platform.PROVIDER)
 
 
 def _prepare(name: str) -> tuple[Environment, Progress]:
@@ -75,9 +88,12 @@ def _provision(environment: Environment, progress: Progress) -> None:
     platform = platform_of(environment.platform)
     with progress.step("host (Terraform)") as step:
         platform.prepare(environment.values, step.say)
-        platform.start(environment.name)
+        platform.start(environment.values)
         changed = Terraform(environment).apply(step)
         step.note("hosts, network and data volume made or changed" if changed else "nothing to change")
+        url = urlsplit(Terraform(environment).outputs()["public_url"])
+        if secrets.ensure_authority(environment, str(url.hostname)):
+            step.note(f"certificate authority for {url.hostname} made: clients trust environments/{environment.name}/ca.crt")
     with progress.step("datastores (PostgreSQL, MinIO)") as step:
         step.note(_changes(playbooks.run(step, environment, "datastores")))
 
@@ -132,7 +148,7 @@ def up(name: Name) -> None:
     environment, progress = _prepare(name)
     _begin(environment, progress)
     with progress.step("tools") as step:
-        tools.ensure(step)
+        _tools(step, environment)
     _provision(environment, progress)
     _deploy(environment, progress)
     _users(environment, progress)
@@ -220,7 +236,7 @@ def status_(name: Name, *, as_json: Annotated[bool, typer.Option("--json", help=
     environment, progress = _prepare(name)
     outputs = Terraform(environment).outputs()
     platform = platform_of(environment.platform)
-    if not platform.is_running(name):
+    if not platform.is_running(environment.values):
         message = f"environment {name!r} is stopped: `make up ENV={name}` starts it"
         raise ProblemError(message)
     with tempfile.TemporaryDirectory(prefix="longrun-") as temporary:
@@ -240,7 +256,7 @@ def down(name: Name) -> None:
     """Stop the server and keep everything."""
     environment, progress = _prepare(name)
     with progress.step("stop"):
-        platform_of(environment.platform).stop(name)
+        platform_of(environment.platform).stop(environment.values)
     console.print(f"All data is kept; `make up ENV={name}` starts it again.")
 
 
@@ -253,10 +269,10 @@ def destroy(name: Name, confirm: Annotated[str, typer.Option(help="The environme
         raise ProblemError(message)
     platform = platform_of(environment.platform)
     with progress.step("destroy") as step:
-        if environment.state.exists():
+        if environment.state.exists() or environment.backend.exists():
             platform.prepare(environment.values, step.say)
             Terraform(environment).destroy(step)
-        if left := platform.leftovers(name):
+        if left := platform.leftovers(environment.values):
             message = f"these are still there: {', '.join(left)}"
             raise ProblemError(message)
         environment.known_hosts.unlink(missing_ok=True)

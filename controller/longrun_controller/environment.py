@@ -89,6 +89,18 @@ class Environment:
             raise ProblemError(message)
         return cls(name, directory, _read_tfvars(path, name))
 
+    @classmethod
+    def all(cls) -> list["Environment"]:
+        """Read every environment; what an interrupted `make new` left behind is none."""
+        return [cls.load(path.parent.name) for path in sorted(ENVIRONMENTS.glob("[a-z]*/server.tfvars"))]
+
+    def ports(self) -> set[int]:
+        """Return the ports of this machine that a container host of this environment takes."""
+        if self.platform != "container":
+            return set()
+        first = int(self.values.get("ssh_port", 8422))
+        return {int(self.values.get("https_port", 8443)), *range(first, first + (len(self.values.get("hosts", {})) or 1))}
+
     @property
     def platform(self) -> str:
         """Return the name of the folder below `terraform/platforms`."""
@@ -98,6 +110,11 @@ class Environment:
     def state(self) -> Path:
         """Terraform's state."""
         return self.directory / "terraform.tfstate"
+
+    @property
+    def backend(self) -> Path:
+        """Where the state lies instead, if this file is there: a `terraform { backend … }` block of the environment's own."""
+        return self.directory / "backend.tf"
 
     @property
     def ssh_key(self) -> Path:
@@ -204,20 +221,6 @@ def _plain(value: object) -> object:
     return value
 
 
-def _ports_in_use() -> set[int]:
-    """Return the ports that other environments name, whether or not their servers run."""
-    used: set[int] = set()
-    for path in ENVIRONMENTS.glob("*/server.tfvars"):
-        # What an interrupted `make new` left behind.
-        if path.parent.name.startswith("."):
-            continue
-        values = Environment.load(path.parent.name).values
-        first = int(values.get("ssh_port", 8422))
-        used.add(int(values.get("https_port", 8443)))
-        used.update(range(first, first + (len(values.get("hosts", {})) or 1)))
-    return used
-
-
 def _free_port(first: int, used: set[int]) -> int:
     """Return the first port from `first` on that no environment names and nothing listens on."""
     for port in range(first, 65536):
@@ -236,8 +239,8 @@ def _free_port(first: int, used: set[int]) -> int:
     raise ProblemError(message)
 
 
-def create(name: str) -> Environment:
-    """Make `environments/<name>` after the model of `environments/local`, with ports of its own.
+def create(name: str, platform: str) -> Environment:
+    """Make `environments/<name>` after the platform's model, with ports of its own.
 
     Raises:
         ProblemError: The folder is there already.
@@ -246,20 +249,18 @@ def create(name: str) -> Environment:
     if directory.exists():
         message = f"environments/{name} is there already: `make up ENV={name}` makes its server"
         raise ProblemError(message)
-    used = _ports_in_use()
-    model = ENVIRONMENTS / "local"
-    text = (model / "server.tfvars").read_text(encoding="utf-8")
-    for key, value in {
-        "name": f'"{name}"',
-        "https_port": str(_free_port(8443, used)),
-        "ssh_port": str(_free_port(8422, used)),
-    }.items():
-        text = re.sub(rf"(?m)^({key}\s*=\s*).*$", rf"\g<1>{value}", text)
+    # Whether or not their servers run.
+    used = {port for environment in Environment.all() for port in environment.ports()}
+    text = (ROOT / "terraform" / "platforms" / platform / "server.tfvars").read_text(encoding="utf-8")
+    text = re.sub(r'(?m)^(name\s*=\s*)".*"$', rf'\g<1>"{name}"', text)
+    for key, first in (("https_port", 8443), ("ssh_port", 8422)):
+        if re.search(rf"(?m)^{key}\s*=", text):
+            text = re.sub(rf"(?m)^({key}\s*=\s*).*$", rf"\g<1>{_free_port(first, used)}", text)
     part = ENVIRONMENTS / f".{name}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     (part / "server.tfvars").write_text(text, encoding="utf-8")
     for file in ("vars.yml", "users.yml"):
-        shutil.copy(model / file, part / file)
+        shutil.copy(ENVIRONMENTS / "local" / file, part / file)
     part.rename(directory)
     return Environment.load(name)

@@ -60,7 +60,7 @@ class Step:
     def note(self, text: str) -> None:
         """Leave a line that stays on the screen."""
         with self._lock:
-            console.print(f"  [dim]·[/] {text}")
+            console.print(f"  [dim]·[/] {text}", soft_wrap=True)
 
     def _line(self, text: str) -> None:
         self._said = time.monotonic()

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from longrun_controller.errors import ProblemError
 from longrun_controller.platforms import platform_of
 from longrun_controller.progress import Step
 
-PLATFORMS = ROOT / "terraform" / "platforms"
+SOURCE = ROOT / "terraform"
 RESOURCE = re.compile(r"^([\w.\[\]\"-]+): (Creating|Destroying|Modifying|Still \w+|Creation complete|Refreshing state)")
 # Exit status of `plan -detailed-exitcode` for "there is something to do".
 CHANGES = 2
@@ -40,17 +39,37 @@ def diagnose(lines: Sequence[str]) -> str | None:
     return f"{title}: {text}" if text else title
 
 
+def lost_data(plan: dict[str, Any], protected: Sequence[str]) -> list[str]:
+    """Return the addresses of resources that hold history and that a plan would delete, replace or forget.
+
+    Args:
+        plan: What `terraform show -json` says of a plan.
+        protected: `type.name` of each resource that holds history.
+    """
+    return [
+        change["address"]
+        for change in plan.get("resource_changes", [])
+        if f"{change['type']}.{change['name']}" in protected and {"delete", "forget"} & set(change["change"]["actions"])
+    ]
+
+
+def _refusal(names: Sequence[str]) -> str:
+    return (
+        f"this would delete or replace {', '.join(names)}, with the history of every run on it, so nothing was changed: "
+        "undo what asks for it (server.tfvars, terraform/); to delete data on purpose there is `make destroy`"
+    )
+
+
 class Terraform:
     """One environment's infrastructure."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
+        self._platform = platform_of(environment.platform)
         self._program = tools.terraform()
-        self._folder = PLATFORMS / environment.platform
-        if not self._folder.is_dir():
-            known = ", ".join(sorted(p.name for p in PLATFORMS.iterdir()))
-            message = f"environments/{environment.name}/server.tfvars: no platform {environment.platform!r} (there are: {known})"
-            raise ProblemError(message)
+        # A copy in the environment's folder: two environments never share a lock file, and each may name its own backend.
+        self._tree = environment.directory / ".terraform" / "tree"
+        self._folder = self._tree / "platforms" / environment.platform
 
     def _settings(self) -> dict[str, str]:
         """Return the process environment of every call, without what only making something needs: no key, no engine."""
@@ -67,53 +86,98 @@ class Terraform:
         """Return the process environment of a call that makes or destroys something."""
         environment = self._environment
         given = {"ssh_public_key": environment.ssh_key.with_name("ssh_key.pub").read_text().strip()}
-        given |= platform_of(environment.platform).terraform_variables(environment.directory, environment.values)
+        given |= self._platform.terraform_variables(environment.directory, environment.values)
         return {
             **self._settings(),
-            **platform_of(environment.platform).process_environment(),
+            **self._platform.process_environment(),
             **{f"TF_VAR_{key}": value for key, value in given.items()},
         }
 
-    def _run(self, step: Step, *arguments: str, accept: frozenset[int] = frozenset({0}), folder: Path | None = None) -> int:
+    def _explain(self, lines: Sequence[str]) -> str | None:
+        """Return what a failed run says as one line, with what to do where that is known."""
+        text = " ".join(line.strip("│╷╵ ") for line in lines)
+        if guarded := re.findall(r"Resource (\S+) has lifecycle\.prevent_destroy", text):
+            return _refusal(guarded)
+        reason = diagnose(lines)
+        return (self._platform.explain(reason) or reason) if reason else None
+
+    def _run(self, step: Step, *arguments: str, accept: frozenset[int] = frozenset({0})) -> int:
         return step.run(
-            [self._program, f"-chdir={folder or self._folder}", *arguments],
+            [self._program, f"-chdir={self._folder}", *arguments],
             environment=self._variables(),
             describe=describe,
-            diagnose=diagnose,
+            diagnose=self._explain,
             accept=accept,
         )
 
     def _inputs(self) -> list[str]:
         return [f"-var-file={self._environment.directory / 'server.tfvars'}"]
 
-    def init(self, step: Step, folder: Path | None = None) -> None:
-        """Install the providers. The lock file is made anew: what it would hold depends on where they came from."""
-        (self._folder / ".terraform.lock.hcl").unlink(missing_ok=True)
-        self._run(step, "init", "-no-color", "-reconfigure", f"-backend-config=path={self._environment.state}", folder=folder)
+    def init(self, step: Step) -> None:
+        """Copy the platform into the environment's folder and install its providers.
+
+        The lock file is made anew: what it would hold depends on where the providers came from.
+        """
+        shutil.rmtree(self._tree, ignore_errors=True)
+        shutil.copytree(SOURCE, self._tree, ignore=shutil.ignore_patterns(".terraform*", "tests"))
+        backend = [f"-backend-config=path={self._environment.state}"]
+        if self._environment.backend.exists():
+            shutil.copy(self._environment.backend, self._folder / "backend_override.tf")
+            backend = []
+        self._run(step, "init", "-no-color", "-reconfigure", *backend)
+
+    def _show(self, plan: Path) -> dict[str, Any]:
+        """Return a plan as Terraform gives it to programs."""
+        done = subprocess.run(
+            [self._program, f"-chdir={self._folder}", "show", "-json", "-no-color", plan], env=self._settings(), capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            message = f"terraform show: {diagnose(done.stderr.splitlines()) or ' '.join(done.stderr.split())}"
+            raise ProblemError(message)
+        shown: dict[str, Any] = json.loads(done.stdout)
+        return shown
+
+    def _known(self) -> set[str]:
+        """Return the addresses of the resources that the state holds."""
+        done = subprocess.run([self._program, f"-chdir={self._folder}", "state", "list"], env=self._settings(), capture_output=True, text=True, check=False)
+        return set(done.stdout.split()) if done.returncode == 0 else set()
 
     def apply(self, step: Step) -> bool:
         """Make the infrastructure what the platform and `server.tfvars` say.
 
         Returns:
             Whether anything had to change.
+
+        Raises:
+            ProblemError: The plan would delete data, or Terraform failed; nothing was changed in the first case.
         """
         self.init(step)
         os.umask(0o077)
-        plan = f"-out={self._environment.directory / '.terraform' / 'make.tfplan'}"
-        status = self._run(step, "plan", "-no-color", "-detailed-exitcode", plan, *self._inputs(), accept=frozenset({0, CHANGES}))
+        for thing in self._platform.discard(self._environment.values, self._known()):
+            step.note(f"removed {thing}, which an interrupted run had made and not written down")
+        plan = self._environment.directory / ".terraform" / "make.tfplan"
+        status = self._run(step, "plan", "-no-color", "-detailed-exitcode", f"-out={plan}", *self._inputs(), accept=frozenset({0, CHANGES}))
         if status == CHANGES:
-            self._run(step, "apply", "-no-color", plan.removeprefix("-out="))
+            shown = self._show(plan)
+            # `prevent_destroy` says the same, but one may take that line out, or the whole resource with it.
+            if names := lost_data(shown, self._platform.PROTECTED):
+                raise ProblemError(_refusal(names))
+            if any(change["type"] == self._platform.HOST and "delete" in change["change"]["actions"] for change in shown.get("resource_changes", [])):
+                step.say("stopping the host that is replaced, so that its services end in order")
+                self._platform.stop(self._environment.values)
+            self._run(step, "apply", "-no-color", str(plan))
         return status == CHANGES
 
     def destroy(self, step: Step) -> None:
-        """Destroy everything, the data volumes included, whose guard only an override in a copy of the folder lifts."""
-        with tempfile.TemporaryDirectory(prefix="longrun-destroy-") as temporary:
-            copy = Path(temporary) / "platform"
-            shutil.copytree(self._folder, copy, ignore=shutil.ignore_patterns(".terraform*", "tests"))
-            kind, name = platform_of(self._environment.platform).DATA_VOLUME.split(".")
-            (copy / "destroy_override.tf").write_text(f'resource "{kind}" "{name}" {{\n  lifecycle {{\n    prevent_destroy = false\n  }}\n}}\n')
-            self.init(step, copy)
-            self._run(step, "destroy", "-no-color", "-auto-approve", *self._inputs(), folder=copy)
+        """Destroy everything, the data volumes included, whose guard only an override in the copy of the folder lifts."""
+        self.init(step)
+        guards = "".join(
+            f'resource "{kind}" "{name}" {{\n  lifecycle {{\n    prevent_destroy = false\n  }}\n}}\n'
+            for kind, name in (address.split(".") for address in self._platform.PROTECTED)
+        )
+        (self._folder / "destroy_override.tf").write_text(guards, encoding="utf-8")
+        self._run(step, "destroy", "-no-color", "-auto-approve", *self._inputs())
+        shutil.rmtree(self._tree)
         for leftover in ("terraform.tfstate", "terraform.tfstate.backup"):
             (self._environment.directory / leftover).unlink(missing_ok=True)
 
@@ -123,7 +187,7 @@ class Terraform:
         Raises:
             ProblemError: The environment was not provisioned.
         """
-        if not self._environment.state.exists():
+        if not self._folder.is_dir() or not (self._environment.state.exists() or self._environment.backend.exists()):
             message = f"environment {self._environment.name!r} has no server yet: `make up ENV={self._environment.name}` makes it"
             raise ProblemError(message)
         done = subprocess.run(

@@ -22,24 +22,18 @@ from longrun_controller.errors import ProblemError
 from longrun_controller.progress import Step
 
 PINS: dict[str, dict[str, str]] = tomllib.loads((ROOT / "requirements" / "tools.toml").read_text(encoding="utf-8"))
-# Commands, or files, and the Debian package that brings each.
-DEBIAN_PACKAGES = {
-    "podman": "podman",
-    "runc": "runc",
-    "mmdebstrap": "mmdebstrap",
-    "ssh": "openssh-client",
-    "git": "git",
-    "iptables": "iptables",
-    # Ubuntu has no keys of Debian's archive.
-    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
-}
+# Commands, or files, and the Debian package that brings each; every platform adds its own.
+DEBIAN_PACKAGES = {"ssh": "openssh-client", "git": "git"}
 TEST_PACKAGES = {"shellcheck": "shellcheck"}
 # From the first on, Go fetches the toolchain that a module names, like any module; requirements/go.in says why the last.
+REGISTRIES = {"terraform": "registry.terraform.io", "tofu": "registry.opentofu.org"}
 GO_VERSIONS = ((1, 21), (1, 26))
 TERRAFORM_MINIMUM = (1, 9)
 # Module sources, compiler cache and image while they are being built; the results take 0.7 GB.
 DISK_GB = 8
 REGISTRY_TIMEOUT_SECONDS = 5.0
+# Where Terraform looks for providers by itself, and where people unpack them for machines without a registry.
+MIRRORS = ("~/.terraform.d/plugins", "~/.local/share/terraform/plugins", "/usr/local/share/terraform/plugins", "/usr/share/terraform/plugins", "/opt/*")
 
 
 def _version(*command: str) -> tuple[int, ...]:
@@ -283,7 +277,7 @@ def _built(name: str, chosen: str) -> str | None:
 def _registry_serves(name: str) -> bool:
     """Return whether the Terraform registry answers, and so does the host that it hands the provider out from."""
     pin = PINS[name]
-    host = "registry.opentofu.org" if Path(terraform()).name == "tofu" else "registry.terraform.io"
+    host = REGISTRIES["tofu" if Path(terraform()).name == "tofu" else "terraform"]
     url = f"https://{host}/v1/providers/{pin['provider']}/{pin['provider_version']}/download/linux/amd64"
     try:
         with urllib.request.urlopen(url, timeout=REGISTRY_TIMEOUT_SECONDS) as answer:
@@ -296,47 +290,100 @@ def _registry_serves(name: str) -> bool:
 
 
 def terraform_environment() -> dict[str, str]:
-    """Return the variables that point Terraform at the local mirror, where we had to build the provider."""
+    """Return the variables that point Terraform at the local mirror, where it holds anything."""
     configuration = cache_directory() / "terraform.rc"
     return {"TF_CLI_CONFIG_FILE": str(configuration)} if configuration.exists() else {}
 
 
+def _unpacked(name: str) -> Path | None:
+    """Return a ready provider that somebody put into a mirror on this machine."""
+    pin = PINS[name]
+    below = f"registry.terraform.io/{pin['provider']}/{pin['provider_version']}/linux_amd64/terraform-provider-*"
+    for mirror in MIRRORS:
+        root = Path(mirror).expanduser()
+        if found := next((path for path in sorted(Path(root.anchor).glob(f"{root.relative_to(root.anchor)}/{below}")) if os.access(path, os.X_OK)), None):
+            return found
+    return None
+
+
+def _place(there: Path, target: Path) -> None:
+    """Give a file a second name, or a copy on another file system: OpenTofu follows no link to a folder."""
+    if target.exists() and target.samefile(there):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(there)
+    except OSError:
+        part = target.with_name(f"{target.name}.part")
+        shutil.copy2(there, part)
+        part.replace(target)
+
+
+def provider_at_hand(name: str) -> bool:
+    """Return whether `terraform init` would find the provider as things are."""
+    return (cache_directory() / PINS[name]["install"]).exists() or _registry_serves(name)
+
+
 def ensure_provider(step: Step, name: str) -> None:
-    """Make sure that `terraform init` will find the provider: the registry first, else a build of ours.
+    """Make sure that `terraform init` will find the provider: the registry first, else a mirror on this machine or a build of ours.
 
     Raises:
-        ProblemError: Neither can be had.
+        ProblemError: None of them has it.
     """
     pin = PINS[name]
     label = f"provider {pin['provider']} {pin['provider_version']}"
-    configuration = cache_directory() / "terraform.rc"
-    if not _installed(name):
+    mirrored = cache_directory() / pin["install"]
+    if not (_installed(name) if "module" in pin else mirrored.exists()):
         step.say(f"asking the registry for {label}")
-        if _registry_serves(name):
-            configuration.unlink(missing_ok=True)
+        serves = _registry_serves(name)
+        step.say("")
+        if serves:
             step.note(f"{label}: from the registry")
             return
-        step.say("")
-        build(step, [name])
-        step.note(f"{label}: the registry does not answer, so from the local mirror, built from its Go module")
+        if "module" in pin:
+            build(step, [name])
+            step.note(f"{label}: the registry does not answer, so from the local mirror, built from its Go module")
+        elif there := _unpacked(name):
+            _place(there, mirrored)
+            step.note(f"{label}: the registry does not answer, so from a mirror on this machine")
+        else:
+            message = (
+                f"{label}: the registry does not answer, and no mirror on this machine has it: unpack the provider below {MIRRORS[0]}/registry.terraform.io/"
+            )
+            raise ProblemError(message)
     mirror = cache_directory() / "providers"
-    # OpenTofu gives the same short name to its own registry, and follows no link to a folder on its way there.
-    built = cache_directory() / pin["install"]
-    twin = mirror / "registry.opentofu.org" / built.relative_to(mirror / "registry.terraform.io")
-    if not twin.exists() or not twin.samefile(built):
-        twin.parent.mkdir(parents=True, exist_ok=True)
-        twin.unlink(missing_ok=True)
-        twin.hardlink_to(built)
-    configuration.write_text(f'provider_installation {{\n  filesystem_mirror {{\n    path = "{mirror}"\n  }}\n}}\n')
+    # OpenTofu gives the same short name to its own registry.
+    _place(mirrored, mirror / "registry.opentofu.org" / mirrored.relative_to(mirror / "registry.terraform.io"))
+    _point_at(mirror)
 
 
-def ensure(step: Step) -> None:
-    """Make every program available that `make up` needs; a second call only looks."""
-    ensure_packages(step, DEBIAN_PACKAGES)
+def _point_at(mirror: Path) -> None:
+    """Have Terraform take from the mirror what lies there, and everything else from the registry."""
+    there = [pin["provider"] for pin in PINS.values() if "provider" in pin and (cache_directory() / pin["install"]).exists()]
+    names = ", ".join(f'"{host}/{provider}"' for host in REGISTRIES.values() for provider in sorted(there))
+    lines = (
+        "provider_installation {",
+        f'  filesystem_mirror {{\n    path    = "{mirror}"\n    include = [{names}]\n  }}',
+        f"  direct {{\n    exclude = [{names}]\n  }}",
+        "}",
+    )
+    (cache_directory() / "terraform.rc").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def ensure(step: Step, *, packages: dict[str, str], provider: str) -> None:
+    """Make every program available that `make up` needs on one platform; a second call only looks.
+
+    Args:
+        step: Shows what is being done.
+        packages: The platform's commands or files, and the Debian package that brings each.
+        provider: The platform's Terraform provider, a name in `tools.toml`.
+    """
+    ensure_packages(step, DEBIAN_PACKAGES | packages)
     wanted = ["minio"]
     chosen = os.environ.get("TF")
     there = any((found := shutil.which(name)) and _version(found, "version") >= TERRAFORM_MINIMUM for name in ("terraform", "tofu"))
     if (not chosen and not there) or (chosen == "tofu" and not shutil.which("tofu")):
         wanted.insert(0, "opentofu")
     build(step, wanted)
-    ensure_provider(step, "provider-docker")
+    ensure_provider(step, provider)

@@ -1,15 +1,15 @@
 """What each Terraform platform needs from the controller beside Terraform itself."""
 
+import importlib
 from types import ModuleType
 
 from longrun_controller.errors import ProblemError
-from longrun_controller.platforms import container
 
-PLATFORMS: dict[str, ModuleType] = {"container": container}
+PLATFORMS = ("container", "libvirt", "aws")
 
 
 def platform_of(name: str) -> ModuleType:
-    """Return the module of a platform.
+    """Return the module of a platform, and no other: importing the cloud's library takes longer than most commands.
 
     Raises:
         ProblemError: There is no such platform.
@@ -17,4 +17,4 @@ def platform_of(name: str) -> ModuleType:
     if name not in PLATFORMS:
         message = f"no platform {name!r} (there are: {', '.join(PLATFORMS)}): put `platform` in server.tfvars right"
         raise ProblemError(message)
-    return PLATFORMS[name]
+    return importlib.import_module(f"longrun_controller.platforms.{name}")

@@ -13,14 +13,27 @@ from pathlib import Path
 from typing import Any
 
 from longrun_controller import tools
-from longrun_controller.environment import ROOT, cache_directory
+from longrun_controller.environment import ROOT, Environment, cache_directory
 from longrun_controller.errors import ProblemError
 
-# The resource that holds the history, and which only `make destroy` may remove.
-DATA_VOLUME = "docker_volume.data"
+# The resources that hold the history, and which only `make destroy` may remove.
+PROTECTED = ("docker_volume.data",)
+# The type of resource that is a host.
+HOST = "docker_container"
+PROVIDER = "provider-docker"
+PACKAGES = {
+    "podman": "podman",
+    "runc": "runc",
+    "mmdebstrap": "mmdebstrap",
+    "iptables": "iptables",
+    # Ubuntu has no keys of Debian's archive.
+    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
+}
 SYSTEM_SOCKET = Path("/run/podman/podman.sock")
 OWN_SOCKET = Path("/run/longrun/podman.sock")
-IMAGE = ROOT / "terraform" / "platforms" / "container" / "image"
+SOURCE = ROOT / "terraform"
+IMAGE = SOURCE / "platforms" / "container" / "image"
+RECIPE = (SOURCE / "host" / "packages", SOURCE / "host" / "setup", IMAGE / "setup", IMAGE / "Containerfile")
 CODENAMES = {12: "bookworm", 13: "trixie"}
 # A host takes 2.5 GB, its image 0.5 GB.
 DISK_GB = 5
@@ -89,8 +102,8 @@ def engine() -> str:
 def image_tag(release: int) -> str:
     """Return the name of the host image, which changes with its recipe."""
     recipe = hashlib.sha256()
-    for name in ("packages", "setup", "Containerfile"):
-        recipe.update((IMAGE / name).read_bytes())
+    for path in RECIPE:
+        recipe.update(path.read_bytes())
     return f"localhost/longrun-host:{release}-{recipe.hexdigest()[:12]}"
 
 
@@ -118,10 +131,10 @@ def ensure_image(release: int, say: Callable[[str], None]) -> str:
     tools.check_disk(Path("/var/lib/containers"), DISK_GB)
     if _registry_answers():
         say(f"host image of Debian {release}: building on the registry's debian:{release}")
-        _podman("build", "--quiet", "--build-arg", f"RELEASE={release}", "--tag", tag, IMAGE)
+        _podman("build", "--quiet", "--build-arg", f"RELEASE={release}", "--file", IMAGE / "Containerfile", "--tag", tag, SOURCE)
         return tag
     say(f"host image of Debian {release}: no container registry here, so from Debian's packages (half a minute)")
-    packages = ",".join((IMAGE / "packages").read_text(encoding="utf-8").split())
+    packages = ",".join((SOURCE / "host" / "packages").read_text(encoding="utf-8").split())
     cache_directory().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_directory(), prefix="image-") as temporary:
         archive = Path(temporary) / "host.tar"
@@ -148,7 +161,7 @@ def ensure_image(release: int, say: Callable[[str], None]) -> str:
 
 def terraform_variables(_directory: Path, values: Values) -> dict[str, str]:
     """Return what Terraform is told beside `server.tfvars`."""
-    return {"host_image": image_tag(int(values.get("debian_release", 13)))}
+    return {} if values.get("host_image") else {"host_image": image_tag(int(values.get("debian_release", 13)))}
 
 
 def process_environment() -> dict[str, str]:
@@ -160,7 +173,8 @@ def prepare(values: Values, say: Callable[[str], None]) -> None:
     """Make sure that the engine answers and the image is there."""
     say("container engine")
     engine()
-    ensure_image(int(values.get("debian_release", 13)), say)
+    if not values.get("host_image"):
+        ensure_image(int(values.get("debian_release", 13)), say)
 
 
 def _containers(name: str) -> list[dict[str, Any]]:
@@ -171,25 +185,43 @@ def _containers(name: str) -> list[dict[str, Any]]:
     return found
 
 
-def is_running(name: str) -> bool:
+def discard(values: Values, known: set[str]) -> list[str]:
+    """Remove what an interrupted `apply` made and Terraform's state does not hold; never a data volume.
+
+    Args:
+        values: `server.tfvars`.
+        known: Addresses of the resources in the state.
+
+    Returns:
+        What was removed.
+    """
+    name = str(values["name"])
+    unknown = [host["Names"][0] for host in _containers(name) if f'docker_container.host["{host["Names"][0].removeprefix(f"longrun-{name}-")}"]' not in known]
+    for container in unknown:
+        _podman("rm", "--force", container)
+    return [f"container {container}" for container in unknown]
+
+
+def is_running(values: Values) -> bool:
     """Return whether every host of the environment runs; False where there is none."""
-    hosts = _containers(name)
+    hosts = _containers(str(values["name"]))
     return bool(hosts) and all(host["State"] == "running" for host in hosts)
 
 
-def start(name: str) -> None:
+def start(values: Values) -> None:
     """Start the hosts that exist and are stopped."""
-    for host in _containers(name):
+    for host in _containers(str(values["name"])):
         if host["State"] != "running":
             _podman("start", host["Names"][0])
 
 
-def stop(name: str) -> None:
+def stop(values: Values) -> None:
     """Stop the hosts; systemd stops its services in order.
 
     Raises:
         ProblemError: There is nothing to stop.
     """
+    name = str(values["name"])
     hosts = _containers(name)
     if not hosts:
         message = f"environment {name!r} has no host on this machine: nothing to stop"
@@ -198,8 +230,9 @@ def stop(name: str) -> None:
         _podman("stop", host["Names"][0])
 
 
-def leftovers(name: str) -> list[str]:
+def leftovers(values: Values) -> list[str]:
     """Return what the engine still holds of the environment: containers, volumes, networks."""
+    name = str(values["name"])
     label = f"label=longrun.environment={name}"
     left = [f"container {host['Names'][0]}" for host in _containers(name)]
     for kind in ("volume", "network"):
@@ -211,7 +244,7 @@ def preflight(values: Values) -> None:
     """Check this machine before anything is made.
 
     Raises:
-        ProblemError: A port is taken by something that is not this environment's own host.
+        ProblemError: A port is taken by something that is not this environment's own host, or is another environment's.
     """
     name = str(values["name"])
     if any(host["State"] == "running" for host in _containers(name)):
@@ -221,6 +254,14 @@ def preflight(values: Values) -> None:
     first = int(values.get("ssh_port", 8422))
     ports = [("https_port", address, int(values.get("https_port", 8443)))]
     ports += [("ssh_port", "127.0.0.1", first + index) for index in range(hosts)]
+    for other in Environment.all():
+        if other.name != name and other.platform == "container" and other.state.exists():
+            for key, _, port in ports:
+                if port in other.ports():
+                    message = (
+                        f"port {port} is environment {other.name!r}'s: set another {key} in environments/{name}/server.tfvars (`make new` picks free ones)"
+                    )
+                    raise ProblemError(message)
     for key, where, port in ports:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -232,3 +273,10 @@ def preflight(values: Values) -> None:
                     f"stop what listens there, or set another {key} in environments/{name}/server.tfvars"
                 )
                 raise ProblemError(message) from None
+
+
+def explain(problem: str) -> str | None:
+    """Return what to do about an error of the provider, if it is a known one."""
+    if "Cannot connect to the Docker daemon" in problem:
+        return "the container engine does not answer: try `podman info` and put right what it says"
+    return None

@@ -17,12 +17,13 @@ locals {
       )
     }
   }
-  labels = { "longrun.environment" = var.name }
+  labels    = { "longrun.environment" = var.name }
+  data_path = "/srv/longrun"
 
   # What the engine reports in words of its own (see ignore_changes below). The label made of it replaces a host whose
   # settings here are not the ones it was made with.
   settings = {
-    data_path = var.data_path
+    data_path = local.data_path
     # Older podmans can't change a running host's memory.
     memory_mb = var.memory_mb
     runtime   = "runc"

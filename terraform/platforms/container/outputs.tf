@@ -6,7 +6,7 @@ output "hosts" {
       port            = host.ssh_port
       user            = "longrun"
       groups          = sort(host.groups)
-      data_path       = var.data_path
+      data_path       = local.data_path
       private_address = host.address
     }
   }
@@ -17,6 +17,6 @@ output "hosts" {
 
 output "public_url" {
   description = "Where clients reach the server."
-  value       = var.https_port == 443 ? "https://${var.server_name}" : "https://${var.server_name}:${var.https_port}"
+  value       = "https://${coalesce(var.server_name, "localhost")}${var.https_port == 443 ? "" : ":${var.https_port}"}"
   depends_on  = [docker_container.host]
 }

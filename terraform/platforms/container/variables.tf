@@ -55,18 +55,18 @@ variable "debian_release" {
 }
 
 variable "server_name" {
-  description = "Name or address under which clients reach the server; the certificate is made for it."
+  description = "Name or address under which clients reach the server; the certificate is made for it. Left out, it is localhost on container and the host's own address elsewhere."
   type        = string
-  default     = "localhost"
+  default     = null
 
   validation {
-    condition     = can(regex("^[A-Za-z0-9][A-Za-z0-9.-]*$", var.server_name))
+    condition     = var.server_name == null || can(regex("^[A-Za-z0-9][A-Za-z0-9.-]*$", var.server_name))
     error_message = "server_name must be a host name or an IPv4 address, without https:// and without a port."
   }
 }
 
 variable "listen_address" {
-  description = "Address of this machine on which the server's ports appear; 0.0.0.0 opens it to the network."
+  description = "Address of this machine on which a container's ports appear; 0.0.0.0 opens it to the network. A host with an address of its own needs none."
   type        = string
   default     = "127.0.0.1"
 
@@ -77,7 +77,7 @@ variable "listen_address" {
 }
 
 variable "https_port" {
-  description = "Port of this machine on which clients reach the server."
+  description = "Port of this machine on which clients reach a container; a host with an address of its own listens on 443."
   type        = number
   default     = 8443
 
@@ -88,7 +88,7 @@ variable "https_port" {
 }
 
 variable "ssh_port" {
-  description = "Port of this machine's loopback for ssh to the first host; further hosts, by name, take the next ones."
+  description = "Port of this machine's loopback for ssh to the first container; further hosts, by name, take the next ones. A host with an address of its own listens on 22."
   type        = number
   default     = 8422
 
@@ -112,7 +112,7 @@ variable "memory_mb" {
 # Every platform takes the same variables.
 # tflint-ignore: terraform_unused_declarations
 variable "cores" {
-  description = "Processor cores of each host. A container shares the machine's cores; the value is for the other platforms."
+  description = "Processor cores of each host; changing it replaces the hosts and keeps their data volumes. A container shares the machine's cores instead."
   type        = number
   default     = 2
 
@@ -125,24 +125,13 @@ variable "cores" {
 # Every platform takes the same variables.
 # tflint-ignore: terraform_unused_declarations
 variable "data_size_gb" {
-  description = "Size of each data volume in GB. A container's volume grows with the machine's disk; the value is for the other platforms."
+  description = "Size of each data volume in GiB; it can grow, and never shrink. A container's volume grows with the machine's disk instead."
   type        = number
   default     = 20
 
   validation {
     condition     = var.data_size_gb >= 5
     error_message = "data_size_gb must be 5 or more."
-  }
-}
-
-variable "data_path" {
-  description = "Where the data volume is mounted on each host."
-  type        = string
-  default     = "/srv/longrun"
-
-  validation {
-    condition     = can(regex("^/[a-z0-9/_-]+[a-z0-9]$", var.data_path))
-    error_message = "data_path must be an absolute path, such as /srv/longrun."
   }
 }
 
@@ -157,8 +146,9 @@ variable "ssh_public_key" {
 }
 
 variable "host_image" {
-  description = "Image of the hosts, made by make provision; another image replaces the hosts and keeps their data volumes."
+  description = "Image of the hosts: a container image, a disk image file or an AMI. Left out, make provision makes or finds Debian's; another one replaces the hosts and keeps their data volumes."
   type        = string
+  default     = null
 }
 
 variable "subnet" {

@@ -15,11 +15,15 @@ FILES = ("server.tfvars", "vars.yml", "users.yml")
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A root with a copy of what git holds of environments/local, in place of the real one."""
+    """A root with a copy of what git holds of environments/local and of each platform's model, in place of the real one."""
     local = tmp_path / "environments" / "local"
     local.mkdir(parents=True)
     for file in FILES:
         shutil.copy(REAL / "environments" / "local" / file, local / file)
+    for model in (REAL / "terraform" / "platforms").glob("*/server.tfvars"):
+        copy = tmp_path / model.relative_to(REAL)
+        copy.parent.mkdir(parents=True)
+        shutil.copy(model, copy)
     monkeypatch.setattr(environments, "ROOT", tmp_path)
     monkeypatch.setattr(environments, "ENVIRONMENTS", tmp_path / "environments")
     monkeypatch.setattr(secrets, "ROOT", tmp_path)

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from longrun_controller import cli, secrets, status
+from longrun_controller import cli, secrets, status, tools
 from longrun_controller.environment import Environment
+from longrun_controller.errors import ProblemError
+from longrun_controller.platforms import PLATFORMS, container, libvirt, platform_of
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -44,6 +46,8 @@ def run(project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFix
         (["destroy", "--env", "local", "--confirm", "yes"], "CONFIRM=local"),
         (["new", "--env", "local"], "environments/local is there already"),
         (["new", "--env", "../x"], "can't name a server"),
+        (["new", "--env", "staging", "--platform", "../x"], "no platform '../x' (there are: container, "),
+        (["tools", "--env", "nosuch"], "there is no environment 'nosuch'"),
     ],
 )
 def test_a_mistake_is_one_line(run: Run, arguments: list[str], expected: str) -> None:
@@ -71,6 +75,53 @@ def test_new_says_what_comes_next(run: Run, project: Path) -> None:
     assert code == 0
     assert "make up ENV=staging" in err
     assert (project / "environments/staging/server.tfvars").exists()
+
+
+def test_new_takes_the_platform_that_was_asked_for(run: Run, project: Path) -> None:
+    """A server on a platform without ports of this machine has none to tell."""
+    code, _, err = run("new", "--env", "vm", "--platform", "libvirt")
+    assert code == 0
+    assert 'platform       = "libvirt"' in (project / "environments/vm/server.tfvars").read_text()
+    assert "port" not in err
+
+
+def test_an_unknown_platform_stops_before_anything_is_made(run: Run, project: Path) -> None:
+    """A slip in server.tfvars must not leave a vault behind, nor a traceback."""
+    (project / "environments/local/server.tfvars").write_text('platform = "contaner"\nname = "local"\n')
+    for command in ("tools", "up", "provision"):
+        code, out, err = run(command, "--env", "local")
+        assert (code, out) == (1, "")
+        assert "no platform 'contaner' (there are: container, " in " ".join(err.split())
+    assert {path.name for path in (project / "environments/local").iterdir()} <= {"server.tfvars", "vars.yml", "users.yml", "logs"}
+
+
+def test_tools_are_those_of_the_platform(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has servers in a cloud needs no hypervisor, and the other way round."""
+    asked: list[tuple[dict[str, str], str]] = []
+    monkeypatch.setattr(tools, "ensure", lambda _step, *, packages, provider: asked.append((packages, provider)))
+    run("new", "--env", "vm", "--platform", "libvirt")
+    assert [run("tools", "--env", name)[0] for name in ("local", "vm")] == [0, 0]
+    assert asked == [(container.PACKAGES, "provider-docker"), (libvirt.PACKAGES, "provider-libvirt")]
+
+
+def test_a_provider_that_only_tests_need_may_be_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine without registry and mirror the tests of the other platforms still run; it is said which do not."""
+    asked: list[str] = []
+
+    def ensure_provider(_step: object, name: str) -> None:
+        asked.append(name)
+        if name == "provider-libvirt":
+            message = f"{name}: nobody has it"
+            raise ProblemError(message)
+
+    monkeypatch.setattr(tools, "ensure", lambda _step, *, packages, provider: asked.append(provider) if packages else None)
+    monkeypatch.setattr(tools, "ensure_packages", lambda _step, wanted: asked.extend(wanted))
+    monkeypatch.setattr(tools, "build", lambda _step, names: asked.extend(names))
+    monkeypatch.setattr(tools, "ensure_provider", ensure_provider)
+    code, _, err = run("tools", "--test", "--env", "local")
+    assert code == 0
+    assert asked == ["provider-docker", "shellcheck", "tflint", "actionlint", *(platform_of(platform).PROVIDER for platform in PLATFORMS)]
+    assert "provider-libvirt: nobody has it; the tests that need it are left out" in " ".join(err.split())
 
 
 def test_a_password_is_all_of_standard_output(run: Run, local: Environment) -> None:

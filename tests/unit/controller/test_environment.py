@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from longrun_controller import environment as environments
 from longrun_controller.environment import Environment, cache_directory, check_name, create, load_yaml
 from longrun_controller.errors import ProblemError
 
@@ -169,15 +168,25 @@ def listener(port: int) -> socket.socket:
 def test_create_takes_ports_of_its_own(project: Path) -> None:
     """Two servers on one machine must not meet; neither must a server and whatever else listens there."""
     with listener(8444), listener(8423):
-        made = create("staging")
+        made = create("staging", "container")
         assert made.name == "staging"
         assert made.values["https_port"] > 8444
         assert made.values["ssh_port"] > 8423
-        another = create("another")
+        another = create("another", "container")
     ports = [{int(e.values["https_port"]), int(e.values["ssh_port"])} for e in (Environment.load("local"), made, another)]
     assert len(set.union(*ports)) == 6, ports
     assert {path.name for path in made.directory.iterdir()} == {"server.tfvars", "vars.yml", "users.yml"}
     assert not list((project / "environments").glob(".*"))
+
+
+def test_a_platform_with_addresses_of_its_own_takes_no_ports(project: Path) -> None:
+    """A virtual machine listens on 443 and 22 of its own: ports in its file would say what is not so."""
+    assert project.is_dir()
+    made = create("vm", "libvirt")
+    assert (made.name, made.platform) == ("vm", "libvirt")
+    assert not {"https_port", "ssh_port"} & set(made.values)
+    assert made.ports() == set()
+    assert create("staging", "container").ports() == Environment.load("staging").ports() != set()
 
 
 def test_create_leaves_room_for_every_host(project: Path, edit: Edit) -> None:
@@ -185,36 +194,45 @@ def test_create_leaves_room_for_every_host(project: Path, edit: Edit) -> None:
     assert project.is_dir()
     first = 18422
     edit("server.tfvars", TFVARS + f"ssh_port = {first}\nhosts = {{ a = {{ groups = [] }}, b = {{ groups = [] }}, c = {{ groups = [] }} }}\n")
-    assert {first, first + 1, first + 2} <= environments._ports_in_use()
-    assert first + 3 not in environments._ports_in_use()
+    assert Environment.load("local").ports() == {8443, first, first + 1, first + 2}
+    assert create("staging", "container").values["https_port"] != 8443
+    edit("server.tfvars", TFVARS + "ssh_port = 8422\nhosts = { a = { groups = [] }, b = { groups = [] }, c = { groups = [] } }\n")
+    assert create("another", "container").values["ssh_port"] > 8424
 
 
-def test_create_keeps_the_comments(project: Path) -> None:
-    """The new file is a person's to read and edit, like its model."""
-    model = (project / "environments/local/server.tfvars").read_text().splitlines()
-    made = (create("staging").directory / "server.tfvars").read_text().splitlines()
-    assert len(made) == len(model)
-    changed = [new.split()[0] for old, new in zip(model, made, strict=True) if old != new]
-    assert changed == ["name", "https_port", "ssh_port"]
+@pytest.mark.parametrize(
+    ("platform", "own"), [("container", ["name", "https_port", "ssh_port"]), ("libvirt", ["name"]), ("aws", ["name"])], ids=["container", "libvirt", "aws"]
+)
+def test_create_follows_the_platforms_model(project: Path, platform: str, own: list[str]) -> None:
+    """The new file is a person's to read and edit, like its model, comments and all; the other files come from environments/local."""
+    model = (project / "terraform" / "platforms" / platform / "server.tfvars").read_text().splitlines()
+    made = create("staging", platform)
+    lines = (made.directory / "server.tfvars").read_text().splitlines()
+    assert len(lines) == len(model)
+    changed = [new.split()[0] for old, new in zip(model, lines, strict=True) if old != new]
+    assert changed == own
+    assert [line for line in lines if line.startswith("#")]
+    for file in ("vars.yml", "users.yml"):
+        assert (made.directory / file).read_bytes() == (project / "environments/local" / file).read_bytes()
 
 
 def test_create_copies_no_secret(project: Path) -> None:
     """A second server with the first one's passwords would fall together with it."""
     for name in ("vault.yml", ".vault-password", "ssh_key", "terraform.tfstate"):
         (project / "environments/local" / name).write_text("secret")
-    assert {path.name for path in create("staging").directory.iterdir()} == {"server.tfvars", "vars.yml", "users.yml"}
+    assert {path.name for path in create("staging", "container").directory.iterdir()} == {"server.tfvars", "vars.yml", "users.yml"}
 
 
 def test_create_refuses_what_is_there(project: Path) -> None:
     """A typing mistake must not replace a folder with a vault in it."""
     before = (project / "environments/local/server.tfvars").read_text()
     with pytest.raises(ProblemError, match="is there already"):
-        create("local")
+        create("local", "container")
     assert (project / "environments/local/server.tfvars").read_text() == before
 
 
 def test_create_goes_on_after_an_interruption(project: Path) -> None:
     """What an interrupted `make new` left must not keep the next one from working."""
     shutil.copytree(project / "environments/local", project / "environments/.staging.part")
-    assert create("other").name == "other"
-    assert create("staging").name == "staging"
+    assert create("other", "container").name == "other"
+    assert create("staging", "container").name == "staging"

@@ -1,5 +1,6 @@
 """What a person reads while Terraform works, and when it fails. The samples are what Terraform 1.10 prints with -no-color."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -95,11 +96,12 @@ def test_resources_are_progress(line: str, expected: str | None) -> None:
 
 
 @pytest.fixture
-def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def program(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A program in Terraform's place, which prints the file `outputs` or fails with the file `error`."""
-    path = tmp_path / "terraform"
+    path = tmp_path / "program"
     path.write_text(f"#!/bin/sh\n[ ! -e {tmp_path}/error ] || {{ cat {tmp_path}/error >&2; exit 1; }}\ncat {tmp_path}/outputs\n")
     path.chmod(0o755)
+    (project / "environments/local/.terraform/tree/platforms/container").mkdir(parents=True)
     monkeypatch.setenv("TF", str(path))
     monkeypatch.setenv("DOCKER_HOST", "")
     monkeypatch.setattr("longrun_controller.platforms.container.engine", lambda: pytest.fail("an engine was asked for"))
@@ -112,6 +114,18 @@ def test_outputs_need_neither_key_nor_engine(local: Environment, program: Path) 
     (program.parent / "outputs").write_text('{"public_url": {"value": "https://localhost:8443"}, "hosts": {"value": {}}}')
     assert not local.ssh_key.exists()
     assert Terraform(local).outputs() == {"public_url": "https://localhost:8443", "hosts": {}}
+
+
+def test_no_server_yet_is_said(local: Environment, program: Path) -> None:
+    """Without a state, or without the folder that reads it, Terraform would speak of its own affairs."""
+    (program.parent / "outputs").write_text('{"public_url": {"value": "https://localhost:8443"}}')
+    with pytest.raises(ProblemError, match="'local' has no server yet: `make up ENV=local` makes it"):
+        Terraform(local).outputs()
+    local.backend.write_text("")
+    assert Terraform(local).outputs() == {"public_url": "https://localhost:8443"}
+    shutil.rmtree(local.directory / ".terraform")
+    with pytest.raises(ProblemError, match="'local' has no server yet: `make up ENV=local` makes it"):
+        Terraform(local).outputs()
 
 
 def test_half_made_is_said(local: Environment, program: Path) -> None:

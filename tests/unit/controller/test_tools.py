@@ -1,8 +1,10 @@
 """Programs that the controller builds or installs: what stands in the way is one line, and nothing unpinned is ever built."""
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -231,8 +233,184 @@ def test_a_wrong_tf_is_refused(programs: Path, monkeypatch: pytest.MonkeyPatch, 
 
 def test_every_pin_is_complete() -> None:
     """A pin without a checksum would build whatever the proxy hands out."""
-    assert len(tools.PINS) >= 5
-    for name, pin in tools.PINS.items():
+    built = {name: pin for name, pin in tools.PINS.items() if set(pin) != {"install", "provider", "provider_version"}}
+    assert len(built) >= 5
+    for name, pin in built.items():
         assert {"module", "version", "sum", "package", "install"} <= set(pin), name
         assert pin["sum"].startswith("h1:"), name
         assert pin["version"].startswith("v"), name
+
+
+def test_every_provider_lies_where_terraform_looks() -> None:
+    """A mirror has one place for each provider and version; a file elsewhere in it is never found."""
+    providers = {name: pin for name, pin in tools.PINS.items() if name.startswith("provider-")}
+    assert len(providers) >= 3
+    for name, pin in providers.items():
+        below = f"providers/registry.terraform.io/{pin['provider']}/{pin['provider_version']}/linux_amd64"
+        assert Path(pin["install"]).parent == Path(below), name
+        assert Path(pin["install"]).name.startswith(f"terraform-provider-{name.removeprefix('provider-')}_v{pin['provider_version']}"), name
+
+
+READY = {
+    "install": "providers/registry.terraform.io/example/cloud/5.1.0/linux_amd64/terraform-provider-cloud_v5.1.0_x5",
+    "provider": "example/cloud",
+    "provider_version": "5.1.0",
+}
+OURS = {
+    "module": "example.org/widget",
+    "version": "v1.2.3",
+    "sum": SUM,
+    "package": ".",
+    "install": "providers/registry.terraform.io/example/widget/1.2.3/linux_amd64/terraform-provider-widget_v1.2.3",
+    "provider": "example/widget",
+    "provider_version": "1.2.3",
+}
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch, cache: Path) -> list[str]:
+    """A registry that has what the test puts into this list; two providers are pinned, one of which we could build."""
+    assert not cache.exists()
+    serves: list[str] = []
+    monkeypatch.setattr(tools, "PINS", {"provider-cloud": READY, "provider-widget": OURS})
+    monkeypatch.setattr(tools, "_registry_serves", lambda name: name in serves)
+    monkeypatch.setattr(tools, "MIRRORS", ("~/nobody/has/this",))
+    return serves
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: list[str]) -> Path:
+    """A ready provider that somebody unpacked on this machine, below a folder of any name, and others of which it must not be taken."""
+    assert not registry
+    monkeypatch.setattr(tools, "MIRRORS", (str(tmp_path / "none"), str(tmp_path / "opt" / "*")))
+    path = tmp_path / "opt" / "plugins" / READY["install"].removeprefix("providers/")
+    for there, mode in ((path, 0o755), (path.with_name("terraform-provider-cloud_v5.1.0.zip"), 0o644), (path.with_name("README"), 0o755)):
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.write_text(f"{there.name}\n")
+        there.chmod(mode)
+    newer = Path(str(path).replace("5.1.0", "5.2.0"))
+    newer.parent.mkdir(parents=True)
+    shutil.copy(path, newer)
+    return path
+
+
+def listed(cache: Path) -> list[str]:
+    """Return what terraform.rc says is in the mirror, which must be what is not asked of a registry."""
+    text = (cache / "terraform.rc").read_text()
+    assert f'path    = "{cache}/providers"' in text
+    lists = re.findall(r"(?m)^ +(include|exclude) = \[(.*)\]$", text)
+    assert [kind for kind, _ in lists] == ["include", "exclude"]
+    assert lists[0][1] == lists[1][1]
+    return sorted(name.strip('"') for name in lists[0][1].split(", "))
+
+
+def test_the_registry_comes_first(step: Step, cache: Path, registry: list[str], mirror: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Where Terraform finds the provider by itself, nothing of ours is in its way."""
+    assert mirror.exists()
+    registry += ["provider-cloud", "provider-widget"]
+    for name in registry:
+        tools.ensure_provider(step, name)
+    assert not (cache / "terraform.rc").exists()
+    assert not (cache / "providers").exists()
+    assert tools.terraform_environment() == {}
+    assert "provider example/cloud 5.1.0: from the registry" in capfd.readouterr().err
+
+
+def test_a_ready_provider_is_taken_from_the_machine(step: Step, cache: Path, registry: list[str], mirror: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A provider that is too large to build: under the name that Terraform's registry has for it, and under OpenTofu's."""
+    assert not registry
+    tools.ensure_provider(step, "provider-cloud")
+    assert "provider example/cloud 5.1.0: the registry does not answer, so from a mirror on this machine" in capfd.readouterr().err
+    for host in ("registry.terraform.io", "registry.opentofu.org"):
+        placed = cache / READY["install"].replace("registry.terraform.io", host)
+        assert placed.read_text() == f"{mirror.name}\n"
+        assert os.access(placed, os.X_OK)
+        assert not placed.is_symlink()
+        assert not any(part.is_symlink() for part in placed.relative_to(cache).parents)
+    assert listed(cache) == ["registry.opentofu.org/example/cloud", "registry.terraform.io/example/cloud"]
+    assert tools.terraform_environment() == {"TF_CLI_CONFIG_FILE": str(cache / "terraform.rc")}
+
+
+def test_a_provider_that_is_there_is_not_asked_for(step: Step, registry: list[str], mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second `make up` must work offline, whether or not the mirror on the machine is still there."""
+    assert not registry
+    tools.ensure_provider(step, "provider-cloud")
+    shutil.rmtree(mirror.parents[5])
+    monkeypatch.setattr(tools, "_registry_serves", lambda name: pytest.fail(f"the registry was asked for {name}"))
+    tools.ensure_provider(step, "provider-cloud")
+
+
+def test_a_provider_that_nobody_has_is_named(step: Step, cache: Path, registry: list[str]) -> None:
+    """No registry, no mirror, and nothing that could be built: what to unpack, and where."""
+    assert not registry
+    with pytest.raises(ProblemError) as caught:
+        tools.ensure_provider(step, "provider-cloud")
+    text = one_line(caught)
+    assert text.startswith("provider example/cloud 5.1.0: the registry does not answer, and no mirror on this machine has it: unpack the provider below ")
+    assert not (cache / "terraform.rc").exists()
+
+
+def test_a_provider_is_built_where_nobody_serves_it(step: Step, cache: Path, registry: list[str], go: Path, mirror: Path) -> None:
+    """The mirror's list must hold what is there and no more: Terraform asks nobody else for what stands in it."""
+    assert go.exists()
+    assert mirror.exists()
+    assert not registry
+    tools.ensure_provider(step, "provider-widget")
+    assert (cache / OURS["install"]).read_text() == "built\n"
+    assert listed(cache) == ["registry.opentofu.org/example/widget", "registry.terraform.io/example/widget"]
+    tools.ensure_provider(step, "provider-cloud")
+    assert listed(cache) == [f"{host}/example/{name}" for host in ("registry.opentofu.org", "registry.terraform.io") for name in ("cloud", "widget")]
+
+
+def test_another_build_takes_the_place_of_the_first(step: Step, cache: Path, registry: list[str], go: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenTofu must not go on with the file of an older pin."""
+    assert go.exists()
+    assert not registry
+    tools.ensure_provider(step, "provider-widget")
+    ours = cache / OURS["install"]
+    other = cache / OURS["install"].replace("registry.terraform.io", "registry.opentofu.org")
+    ours.unlink()
+    monkeypatch.setattr(tools, "PINS", {"provider-widget": {**OURS, "package": "./cmd"}})
+    tools.ensure_provider(step, "provider-widget")
+    assert other.samefile(ours)
+
+
+def test_another_file_system_gets_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file can't have a second name on another disk; what stood there before goes."""
+    there, target = tmp_path / "there", tmp_path / "mirror" / "target"
+    there.write_text("new\n")
+    there.chmod(0o755)
+    target.parent.mkdir()
+    target.write_text("old\n")
+
+    def refuse(_self: Path, _target: Path) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    tools._place(there, target)
+    assert target.read_text() == "new\n"
+    assert os.access(target, os.X_OK)
+    assert [path.name for path in target.parent.iterdir()] == ["target"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "there", "built"),
+    [
+        ("", ["terraform"], ["minio"]),
+        ("", [], ["opentofu", "minio"]),
+        ("tofu", ["terraform"], ["opentofu", "minio"]),
+        ("tofu", ["terraform", "tofu"], ["minio"]),
+        ("terraform", ["terraform"], ["minio"]),
+    ],
+)
+def test_what_a_server_needs(step: Step, program: Program, monkeypatch: pytest.MonkeyPatch, chosen: str, there: list[str], built: list[str]) -> None:
+    """The platform's packages and its provider beside our own, and OpenTofu only where it is asked for or nothing else is there."""
+    for name in there:
+        program(name, "echo v1.11.4")
+    monkeypatch.setenv("TF", chosen)
+    asked: list[object] = []
+    monkeypatch.setattr(tools, "ensure_packages", lambda _step, wanted: asked.append(wanted))
+    monkeypatch.setattr(tools, "build", lambda _step, names: asked.append(names))
+    monkeypatch.setattr(tools, "ensure_provider", lambda _step, name: asked.append(name))
+    tools.ensure(step, packages={"virsh": "libvirt-clients"}, provider="provider-libvirt")
+    assert asked == [{**tools.DEBIAN_PACKAGES, "virsh": "libvirt-clients"}, built, "provider-libvirt"]

@@ -97,17 +97,23 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subpro
     """Run a copy of the script in a root of its own, as Ansible would."""
     (tmp_path / "ansible").mkdir()
     script = Path(shutil.copy(SCRIPT, tmp_path / "ansible"))
-    folder = tmp_path / "terraform" / "platforms" / "container"
-    folder.mkdir(parents=True)
-    # The platform's outputs come from its state; its resources and their provider have no part in it.
-    (folder / "main.tf").write_text('terraform {\n  backend "local" {}\n}\n')
-    shutil.copytree(ROOT / "environments" / "local", tmp_path / "environments" / "local", ignore=lambda _, names: [n for n in names if n != "server.tfvars"])
+    (tmp_path / "environments" / "local").mkdir(parents=True)
+    shutil.copy(ROOT / "environments" / "local" / "server.tfvars", tmp_path / "environments" / "local")
     monkeypatch.setenv("LONGRUN_ENV", "local")
 
     def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=False, env={**os.environ, **environment})
 
     return call
+
+
+def tree(tmp_path: Path) -> Path:
+    """Make the environment's copy of the platform, as `make provision` does, and return it."""
+    folder = tmp_path / "environments" / "local" / ".terraform" / "tree" / "platforms" / "container"
+    folder.mkdir(parents=True)
+    # The platform's outputs come from its state; its resources and their provider have no part in it.
+    (folder / "main.tf").write_text('terraform {\n  backend "local" {}\n}\n')
+    return folder
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:
@@ -124,8 +130,14 @@ def test_an_unknown_environment(run: Callable[..., subprocess.CompletedProcess[s
     assert "there is no environment 'lokal': `make new ENV=lokal` makes it" in refused(run("--list", LONGRUN_ENV="lokal"))
 
 
-def test_no_state_yet(run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    """`ansible-playbook deploy.yml` before `make provision` is an easy mistake."""
+@pytest.mark.parametrize("there", [[], ["tree"], ["terraform.tfstate"], ["backend.tf"]], ids=["nothing", "no state", "no tree", "no tree, state elsewhere"])
+def test_no_host_yet(run: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, there: list[str]) -> None:
+    """`ansible-playbook deploy.yml` before `make provision` is an easy mistake; so is a clone whose state lies elsewhere."""
+    for name in there:
+        if name == "tree":
+            tree(tmp_path)
+        else:
+            (tmp_path / "environments/local" / name).write_text("{}")
     assert "environment 'local' has no host yet: `make provision ENV=local` makes it" in refused(run("--list"))
 
 
@@ -137,28 +149,27 @@ def test_a_file_without_a_platform(run: Callable[..., subprocess.CompletedProces
 
 def test_no_terraform(run: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
     """A clone on a new machine: the message says what installs it."""
+    tree(tmp_path)
     (tmp_path / "environments/local/terraform.tfstate").write_text("{}")
     nowhere = {"PATH": str(tmp_path), "LONGRUN_CACHE": str(tmp_path), "TF": ""}
     assert "terraform and tofu not found: `make tools` installs it" in refused(run("--list", **nowhere))
 
 
 def with_state(tmp_path: Path, content: str) -> dict[str, str]:
-    """Write a state and return the environment in which the real program reads it."""
+    """Write a state and return the environment in which the real program reads it; without a backend.tf it lies in the folder."""
     environment = {"TF": tools.terraform(), **tools.terraform_environment()}
-    directory = tmp_path / "environments" / "local"
+    directory, folder = tmp_path / "environments" / "local", tree(tmp_path)
+    backend, path = directory / "backend.tf", directory / "terraform.tfstate"
+    if backend.exists():
+        path = tmp_path / "elsewhere.tfstate"
+        shutil.copy(backend, folder / "backend_override.tf")
     subprocess.run(
-        [
-            environment["TF"],
-            f"-chdir={tmp_path / 'terraform/platforms/container'}",
-            "init",
-            "-no-color",
-            f"-backend-config=path={directory / 'terraform.tfstate'}",
-        ],
+        [environment["TF"], f"-chdir={folder}", "init", "-no-color", *([] if backend.exists() else [f"-backend-config=path={path}"])],
         env={**os.environ, **environment, "TF_DATA_DIR": str(directory / ".terraform"), "CHECKPOINT_DISABLE": "1"},
         check=True,
         capture_output=True,
     )
-    (directory / "terraform.tfstate").write_text(content)
+    path.write_text(content)
     return environment
 
 
@@ -199,6 +210,16 @@ def test_the_real_program_reads_the_state(run: Callable[..., subprocess.Complete
     one = run("--host", "server", **environment)
     assert json.loads(one.stdout) == listed["_meta"]["hostvars"]["server"]
     assert json.loads(run("--host", "nobody", **environment).stdout) == {}
+
+
+def test_a_state_that_lies_elsewhere(run: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    """A team shares its state; the environment's folder then holds none."""
+    (tmp_path / "environments/local/backend.tf").write_text(f'terraform {{\n  backend "local" {{\n    path = "{tmp_path}/elsewhere.tfstate"\n  }}\n}}\n')
+    environment = with_state(tmp_path, state(OUTPUTS))
+    assert not (tmp_path / "environments/local/terraform.tfstate").exists()
+    done = run("--list", **environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["nginx"]["hosts"] == ["server"]
 
 
 def test_a_state_without_hosts(run: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:

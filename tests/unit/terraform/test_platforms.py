@@ -1,36 +1,60 @@
 """Each platform folder: its own `terraform test`, and the contract that all of them keep."""
 
+import inspect
 import os
 import re
 import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import hcl2
 import pytest
 from longrun_controller import tools
-from longrun_controller.platforms import PLATFORMS
+from longrun_controller.environment import _check_values, _plain
+from longrun_controller.errors import ProblemError
+from longrun_controller.platforms import PLATFORMS, container, platform_of
+from longrun_controller.progress import Step
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDERS = sorted(path.parent for path in (ROOT / "terraform" / "platforms").glob("*/main.tf"))
+# The one that the others are compared with.
+REFERENCE = ROOT / "terraform" / "platforms" / "container"
 FILES = ("main.tf", "variables.tf", "outputs.tf", "versions.tf")
 # Contract of terraform/README.md: the same on every platform.
 OUTPUTS = {"hosts", "public_url"}
 HOST = {"address", "port", "user", "groups", "data_path", "private_address"}
-# Every server.tfvars may set these, on whatever platform.
+# Every server.tfvars may set these, on whatever platform; any other variable bears the platform's name.
 COMMON = {
     "platform", "name", "hosts", "debian_release", "server_name", "listen_address", "https_port", "ssh_port", "memory_mb", "cores", "data_size_gb",
-    "data_path", "ssh_public_key",
+    "ssh_public_key", "host_image", "subnet",
 }  # fmt: skip
+# What nobody can guess: of the common ones, and of a platform's own.
+REQUIRED = {"platform", "name", "ssh_public_key"}
+MAY_REQUIRE = {"aws"}
 MINIMUM_RUNS = 30
 # These take whatever their type allows.
 UNCHECKED = {"host_image"}
+# What a platform's module has for the controller, beside Terraform.
+CONSTANTS = {"PROTECTED", "HOST", "PROVIDER", "PACKAGES"}
+FUNCTIONS = {
+    "preflight", "prepare", "terraform_variables", "process_environment", "discard", "start", "stop", "is_running", "leftovers", "explain",
+}  # fmt: skip
+
+
+def bare(value: object) -> object:
+    """Return what the parser gives without the quotation marks, positions and comments that it adds."""
+    if isinstance(value, dict):
+        return {str(bare(key)): bare(inner) for key, inner in value.items() if not str(key).startswith("__")}
+    if isinstance(value, list):
+        return [bare(inner) for inner in value]
+    return _plain(value)
 
 
 def first(entry: dict[str, Any]) -> tuple[str, Any]:
-    """Return the label and the body of a block, without the quotation marks and notes that the parser adds."""
+    """Return the label and the body of a block."""
     return next((key.strip('"'), value) for key, value in entry.items() if not key.startswith("__"))
 
 
@@ -48,7 +72,8 @@ def blocks(folder: Path, file: str, kind: str) -> dict[str, dict[str, Any]]:
 
 def test_there_are_platforms() -> None:
     """The rules below must not hold for want of a folder; the controller and Terraform know the same ones."""
-    assert FOLDERS
+    assert len(FOLDERS) >= 3
+    assert REFERENCE in FOLDERS
     assert set(PLATFORMS) == {folder.name for folder in FOLDERS}
 
 
@@ -60,10 +85,35 @@ def folder(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture
-def tested(folder: Path, tmp_path: Path) -> str:
+def platform(folder: Path) -> ModuleType:
+    """What the controller knows of the platform."""
+    assert folder.name in PLATFORMS
+    return platform_of(folder.name)
+
+
+@pytest.fixture
+def provider(platform: ModuleType) -> str:
+    """The platform's provider, which Terraform will find; without one that nobody can build, there is nothing to test."""
+    name: str = platform.PROVIDER
+    try:
+        tools.ensure_provider(Step("tools", None), name)
+    except ProblemError as error:
+        if "module" in tools.PINS[name]:
+            raise
+        pytest.skip(str(error))
+    return name
+
+
+@pytest.fixture
+def tested(folder: Path, provider: str, tmp_path: Path) -> str:
     """What `terraform test` says of a copy of the folder, so that nothing stays behind in the tree."""
+    assert provider in tools.PINS
     shutil.copytree(ROOT / "terraform", tmp_path / "terraform", ignore=shutil.ignore_patterns(".terraform*"))
     program, copy = tools.terraform(), tmp_path / folder.relative_to(ROOT)
+    if Path(program).name == "tofu":
+        # OpenTofu uses a mock's values in a plan too, and does not know the word with which Terraform has to be told so.
+        for path in copy.glob("tests/*.tftest.hcl"):
+            path.write_text(re.sub(r"(?m)^ +override_during += plan\n", "", path.read_text(encoding="utf-8")), encoding="utf-8")
     environment = {**os.environ, **tools.terraform_environment(), "TF_DATA_DIR": str(tmp_path / "data"), "CHECKPOINT_DISABLE": "1", "TF_INPUT": "0"}
     for arguments in (["init", "-backend=false"], ["test"]):
         done = subprocess.run([program, f"-chdir={copy}", *arguments, "-no-color"], env=environment, capture_output=True, text=True, check=False)
@@ -79,34 +129,63 @@ def test_plans_are_as_they_should_be(tested: str) -> None:
     assert tested.count("... pass") >= int(found[1])
 
 
+def test_the_plans_assert_something(folder: Path) -> None:
+    """A run without an assertion passes whatever is planned."""
+    runs = hcl2.loads((folder / "tests" / "plan.tftest.hcl").read_text(encoding="utf-8"))["run"]
+    asserting = [name for name, run in map(first, runs) if run.get("assert") or run.get("expect_failures")]
+    assert len(asserting) == len(runs) >= 8
+
+
 def test_the_same_files(folder: Path) -> None:
     """Whoever knows one platform finds everything in the next."""
     assert {path.name for path in folder.glob("*.tf")} == set(FILES)
+    assert {path.name for path in folder.glob("tests/*.tftest.hcl")} == {"plan.tftest.hcl", "refusals.tftest.hcl"}
 
 
 def test_variables_are_typed_and_described(folder: Path) -> None:
-    """`server.tfvars` is written from these sentences."""
+    """`server.tfvars` is written from these sentences; one may begin with a value, which is written small."""
     variables = blocks(folder, "variables.tf", "variable")
     assert len(variables) >= len(COMMON)
     for name, variable in variables.items():
         assert variable.get("type"), name
-        assert re.match(r'"[A-Z].{10,}\."$', variable.get("description", "")), name
+        assert re.match(r'"(?:[A-Z]|[a-z]+[,:] ).{10,}\."$', variable.get("description", "")), name
 
 
-def test_the_common_variables_are_there(folder: Path) -> None:
-    """The same server.tfvars works on another platform once `platform` is changed."""
-    variables = blocks(folder, "variables.tf", "variable")
+def test_the_common_variables_are_the_same(folder: Path) -> None:
+    """The same server.tfvars works, or is refused, on another platform once `platform` is changed."""
+    variables, reference = (blocks(where, "variables.tf", "variable") for where in (folder, REFERENCE))
     assert set(variables) >= COMMON
-    # What only one platform knows must not be asked of the others.
-    assert not [name for name, variable in variables.items() if name not in COMMON | UNCHECKED and "default" not in variable]
+    assert set(reference) >= COMMON
+    for name in sorted(COMMON):
+        # What an image is differs by platform, and so may the rule for its name.
+        skipped = {"validation"} if name == "host_image" else set()
+        rules, expected = (str(bare({key: value for key, value in where[name].items() if key not in skipped})) for where in (variables, reference))
+        assert rules.replace(folder.name, REFERENCE.name) == expected if name == "platform" else rules == expected, name
+
+
+def test_other_variables_bear_the_platforms_name(folder: Path) -> None:
+    """In a server.tfvars it shows at once what would have to go on another platform."""
+    own = set(blocks(folder, "variables.tf", "variable")) - COMMON
+    assert not [name for name in own if not name.startswith(f"{folder.name}_")]
+
+
+def test_only_what_nobody_can_guess_is_asked_for(folder: Path) -> None:
+    """A server.tfvars of two lines makes a server; only a cloud has to be told where and for whom."""
+    required = {name for name, variable in blocks(folder, "variables.tf", "variable").items() if "default" not in variable}
+    assert required >= REQUIRED
+    assert required == REQUIRED or folder.name in MAY_REQUIRE
+    assert not [name for name in required - REQUIRED if not name.startswith(f"{folder.name}_")]
 
 
 def test_outputs_are_the_contract(folder: Path) -> None:
     """Ansible's inventory reads these and nothing else."""
-    outputs = blocks(folder, "outputs.tf", "output")
+    outputs, reference = (blocks(where, "outputs.tf", "output") for where in (folder, REFERENCE))
     assert set(outputs) == OUTPUTS
     for name, output in outputs.items():
         assert re.match(r'"[A-Z].{10,}\."$', output.get("description", "")), name
+        assert output["description"] == reference[name]["description"], name
+        # Nobody can log in to a host that is not there.
+        assert output.get("depends_on"), name
     text = (folder / "outputs.tf").read_text(encoding="utf-8")
     assert set(re.findall(r"(?m)^      (\w+) +=", text)) == HOST
 
@@ -135,12 +214,48 @@ def test_rules_say_what_to_write(folder: Path) -> None:
     assert messages >= 14
 
 
-def test_the_data_is_guarded(folder: Path) -> None:
-    """No plan may ever delete the history: only `make destroy`, in a copy of its own, lifts the guard."""
+def test_the_data_is_guarded(folder: Path, platform: ModuleType) -> None:
+    """No plan may ever delete the history. `make destroy` lifts the guards, in a copy of its own, of the resources that the controller names: all of them."""
     resources = blocks(folder, "main.tf", "resource")
-    volume = PLATFORMS[folder.name].DATA_VOLUME
-    assert volume in resources, sorted(resources)
-    assert resources[volume]["lifecycle"][0]["prevent_destroy"] is True
+    guarded = {name for name, resource in resources.items() for rule in resource.get("lifecycle", []) if rule.get("prevent_destroy") is True}
+    assert guarded
+    assert guarded == set(platform.PROTECTED)
+    assert len(platform.PROTECTED) == len(guarded)
+
+
+def test_the_controller_knows_each_platform_alike(folder: Path, platform: ModuleType) -> None:
+    """The controller calls every platform in the same way, and knows what kind of resource its hosts are."""
+    assert set(vars(platform)) >= CONSTANTS
+    for name in FUNCTIONS:
+        ours, reference = (inspect.signature(getattr(module, name)) for module in (platform, container))
+        assert len(ours.parameters) == len(reference.parameters), name
+        assert inspect.signature(getattr(platform, name)).return_annotation == reference.return_annotation, name
+    assert f"{platform.HOST}.host" in blocks(folder, "main.tf", "resource")
+    assert all(isinstance(package, str) for package in platform.PACKAGES.values())
+
+
+def test_the_provider_is_pinned_once(folder: Path, platform: ModuleType) -> None:
+    """Built or mirrored in another version than versions.tf names, a provider would not be found."""
+    pin = tools.PINS[platform.PROVIDER]
+    named = re.findall(r'source += "([^"]+)"(?:\n +#[^\n]*)*\n +version += "([^"]+)"', (folder / "versions.tf").read_text(encoding="utf-8"))
+    assert named == [(pin["provider"], pin["provider_version"])]
+
+
+def test_the_model_for_new_servers(folder: Path) -> None:
+    """`make new` copies it: it must be for this platform, and Terraform only warns of a name that it does not know."""
+    values = bare(hcl2.loads((folder / "server.tfvars").read_text(encoding="utf-8")))
+    assert isinstance(values, dict)
+    variables = blocks(folder, "variables.tf", "variable")
+    assert set(values) <= set(variables)
+    assert values["platform"] == folder.name
+    assert values["name"] == "local"
+    # Given by `make provision`, as the key is.
+    assert "ssh_public_key" not in values
+    _check_values(Path("server.tfvars"), values)
+    types = {"string": str, "number": int, "bool": bool}
+    for name, value in values.items():
+        kind = str(_plain(variables[name]["type"])).strip("${}")
+        assert kind not in types or isinstance(value, types[kind]), name
 
 
 def test_nothing_runs_programs(folder: Path) -> None:

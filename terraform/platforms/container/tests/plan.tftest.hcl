@@ -112,6 +112,42 @@ run "the_usual_port_is_not_said" {
   }
 }
 
+run "a_name_of_ones_own_wins" {
+  command = plan
+
+  variables {
+    server_name = "mlflow.example.org"
+    host_image  = "registry.example.org/debian:13"
+    memory_mb   = 8192
+  }
+
+  assert {
+    condition     = output.public_url == "https://mlflow.example.org:8443"
+    error_message = "Clients are told the name for which the certificate is made, and the port that is listened on."
+  }
+  assert {
+    condition     = output.hosts["server"].address == "127.0.0.1"
+    error_message = "The name may lead to another machine: Ansible takes this one's loopback."
+  }
+  assert {
+    condition     = docker_container.host["server"].image == "registry.example.org/debian:13" && docker_container.host["server"].memory == 8192
+    error_message = "The image and the memory are those that were asked for."
+  }
+}
+
+run "everything_says_whose_it_is" {
+  command = plan
+
+  assert {
+    condition     = alltrue([for labels in [docker_container.host["server"].labels, docker_volume.data["server"].labels, docker_network.this.labels] : contains([for entry in labels : "${entry.label}=${entry.value}"], "longrun.environment=unit")])
+    error_message = "By this label make down finds the hosts, and make destroy what is left."
+  }
+  assert {
+    condition     = length([for entry in docker_container.host["server"].labels : entry if entry.label == "longrun.settings" && length(entry.value) == 12]) == 1
+    error_message = "Without this label, a host that was made with other settings would not be replaced."
+  }
+}
+
 run "the_network_is_drawn_from_the_name" {
   command = plan
 

@@ -189,26 +189,6 @@ run "small_data_volume" {
   expect_failures = [var.data_size_gb]
 }
 
-run "relative_data_path" {
-  command = plan
-
-  variables {
-    data_path = "srv/longrun"
-  }
-
-  expect_failures = [var.data_path]
-}
-
-run "data_path_at_the_root" {
-  command = plan
-
-  variables {
-    data_path = "/"
-  }
-
-  expect_failures = [var.data_path]
-}
-
 run "private_key_as_public_key" {
   command = plan
 
