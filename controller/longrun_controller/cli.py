@@ -270,7 +270,6 @@ def destroy(name: Name, confirm: Annotated[str, typer.Option(help="The environme
     platform = platform_of(environment.platform)
     with progress.step("destroy") as step:
         if environment.state.exists() or environment.backend.exists():
-            platform.prepare(environment.values, step.say)
             Terraform(environment).destroy(step)
         if left := platform.leftovers(environment.values):
             message = f"these are still there: {', '.join(left)}"

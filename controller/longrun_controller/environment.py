@@ -215,7 +215,11 @@ def _check_values(where: Path, values: dict[str, Any]) -> None:
 
 
 def _plain(value: object) -> object:
-    """Return the value without the quotation marks that hcl2 keeps around strings."""
+    """Return the value without the quotation marks that hcl2 keeps around strings, and without its notes."""
+    if isinstance(value, dict):
+        return {_plain(key): _plain(inner) for key, inner in value.items() if not str(key).startswith("__")}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
     if isinstance(value, str):
         return value.removeprefix('"').removesuffix('"')
     return value

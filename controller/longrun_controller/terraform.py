@@ -96,7 +96,8 @@ class Terraform:
     def _explain(self, lines: Sequence[str]) -> str | None:
         """Return what a failed run says as one line, with what to do where that is known."""
         text = " ".join(line.strip("│╷╵ ") for line in lines)
-        if guarded := re.findall(r"Resource (\S+) has lifecycle\.prevent_destroy", text):
+        # Terraform's words, and OpenTofu's.
+        if guarded := re.findall(r"Resource (?:instance )?(\S+) has (?:lifecycle\.)?prevent_destroy set, but", text):
             return _refusal(guarded)
         reason = diagnose(lines)
         return (self._platform.explain(reason) or reason) if reason else None
@@ -125,6 +126,11 @@ class Terraform:
             shutil.copy(self._environment.backend, self._folder / "backend_override.tf")
             backend = []
         self._run(step, "init", "-no-color", "-reconfigure", *backend)
+        if self._environment.backend.exists() and self._environment.state.exists():
+            # The server is older than its backend.tf. Terraform refuses to put its state in the place of another server's, or of a newer one.
+            self._run(step, "state", "push", "-no-color", str(self._environment.state))
+            self._environment.state.rename(self._environment.state.with_name("terraform.tfstate.moved"))
+            step.note(f"the state was moved to where environments/{self._environment.name}/backend.tf says")
 
     def _show(self, plan: Path) -> dict[str, Any]:
         """Return a plan as Terraform gives it to programs."""
@@ -138,9 +144,18 @@ class Terraform:
         return shown
 
     def _known(self) -> set[str]:
-        """Return the addresses of the resources that the state holds."""
-        done = subprocess.run([self._program, f"-chdir={self._folder}", "state", "list"], env=self._settings(), capture_output=True, text=True, check=False)
-        return set(done.stdout.split()) if done.returncode == 0 else set()
+        """Return the addresses of the resources that the state holds.
+
+        Raises:
+            ProblemError: The state can't be read, which must not pass for one that holds nothing: what it does not hold is removed.
+        """
+        done = subprocess.run(
+            [self._program, f"-chdir={self._folder}", "state", "list", "-no-color"], env=self._settings(), capture_output=True, text=True, check=False
+        )
+        if done.returncode and "No state file was found" not in done.stderr:
+            message = f"terraform state list: {diagnose(done.stderr.splitlines()) or ' '.join(done.stderr.split())}"
+            raise ProblemError(message)
+        return set(done.stdout.split())
 
     def apply(self, step: Step) -> bool:
         """Make the infrastructure what the platform and `server.tfvars` say.

@@ -368,7 +368,11 @@ def _point_at(mirror: Path) -> None:
         f"  direct {{\n    exclude = [{names}]\n  }}",
         "}",
     )
-    (cache_directory() / "terraform.rc").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    # Another run's Terraform may be reading it.
+    target = cache_directory() / "terraform.rc"
+    part = target.with_name(f"terraform.rc.{os.getpid()}.part")
+    part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    part.replace(target)
 
 
 def ensure(step: Step, *, packages: dict[str, str], provider: str) -> None:

@@ -232,6 +232,8 @@ def stop(values: Values) -> None:
 
 def leftovers(values: Values) -> list[str]:
     """Return what the engine still holds of the environment: containers, volumes, networks."""
+    if not shutil.which("podman"):
+        return []
     name = str(values["name"])
     label = f"label=longrun.environment={name}"
     left = [f"container {host['Names'][0]}" for host in _containers(name)]

@@ -1,5 +1,6 @@
 """The libvirt platform: libvirt's daemons, the disk image, KVM or emulation, stopping and starting."""
 
+import functools
 import hashlib
 import os
 import re
@@ -93,6 +94,7 @@ def _ensure_daemons() -> None:
     raise ProblemError(message)
 
 
+@functools.cache
 def kvm_works() -> bool:
     """Return whether a guest with this machine's processor runs under KVM: /dev/kvm can be there and yet run none."""
     if not Path("/dev/kvm").exists():
@@ -196,7 +198,8 @@ def terraform_variables(_directory: Path, values: Values) -> dict[str, str]:
 
 
 def process_environment() -> dict[str, str]:
-    """Return the environment variables that the provider reads."""
+    """Return the environment variables that the provider reads, once libvirt answers."""
+    _ensure_daemons()
     return {}
 
 
@@ -266,16 +269,24 @@ def discard(values: Values, known: set[str]) -> list[str]:
         What was removed.
     """
     name, removed = str(values["name"]), []
+    volumes = {}
     for host in values.get("hosts") or ("server",):
         domain = f"longrun-{name}-{host}"
-        if f'libvirt_domain.host["{host}"]' not in known and _virsh("domid", domain, check=False):
+        if f'libvirt_domain.host["{host}"]' not in known and _virsh("domid", domain, check=False) and _belongs(domain, name):
             _virsh("destroy", domain, check=False)
             _virsh("undefine", domain)
             removed.append(f"domain {domain}")
-        for address, volume in (("libvirt_volume.root", f"{host}-root.qcow2"), ("libvirt_cloudinit_disk.host", f"{host}-cloud-init.iso")):
-            if f'{address}["{host}"]' not in known and _virsh("vol-path", "--pool", f"longrun-{name}", volume, check=False):
-                _virsh("vol-delete", "--pool", f"longrun-{name}", volume)
-                removed.append(f"volume {volume}")
+        volumes[f'libvirt_volume.root["{host}"]'] = f"{host}-root.qcow2"
+        volumes[f'libvirt_cloudinit_disk.host["{host}"]'] = f"{host}-cloud-init.iso"
+    # Half of a large file, where the copying of the image was interrupted.
+    image = Path(str(values.get("host_image") or image_path(int(values.get("debian_release", 13))))).name
+    volumes["libvirt_volume.image"] = image
+    volumes |= {f'libvirt_volume.boot["{kind}"]': f"{image}.{kind}" for kind in ("vmlinuz", "initrd")}
+    for address, volume in volumes.items():
+        # An image of one's own may bear any name.
+        if address not in known and not volume.endswith("-data.qcow2") and _virsh("vol-path", "--pool", f"longrun-{name}", volume, check=False):
+            _virsh("vol-delete", "--pool", f"longrun-{name}", volume)
+            removed.append(f"volume {volume}")
     network = f"longrun-{name}"
     if "libvirt_network.this" not in known and _virsh("net-uuid", network, check=False):
         _virsh("net-destroy", network, check=False)
@@ -321,7 +332,7 @@ def leftovers(values: Values) -> list[str]:
     """Return what libvirt still holds of the environment: domains, networks, pools and their folder."""
     name = str(values["name"])
     left = [f"domain {domain}" for domain in _domains(name)]
-    for kind in ("net", "pool"):
+    for kind in ("net", "pool") if shutil.which("virsh") else ():
         left += [f"{kind} {line}" for line in _virsh(f"{kind}-list", "--all", "--name").splitlines() if line == f"longrun-{name}"]
     folder = Path(str(values.get("libvirt_directory", "/var/lib/libvirt/longrun"))) / name
     if subprocess.run([*tools.sudo(), "test", "-e", folder], check=False).returncode == 0:

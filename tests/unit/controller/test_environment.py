@@ -152,6 +152,12 @@ def test_values_are_plain(local: Environment) -> None:
     assert not [key for key in local.values if key.startswith("__")]
 
 
+def test_values_within_values_are_plain_too(edit: Edit) -> None:
+    """Whether or not a name stands in quotation marks, it is the same host; a comment is none."""
+    edit("server.tfvars", TFVARS + 'hosts = {\n  # the first\n  "data" = { groups = ["minio"] }\n  web = { groups = ["nginx"] }\n}\n')
+    assert Environment.load("local").values["hosts"] == {"data": {"groups": ["minio"]}, "web": {"groups": ["nginx"]}}
+
+
 def listener(port: int) -> socket.socket:
     """Listen on a loopback port; skip the test where somebody else does."""
     listening = socket.socket()

@@ -162,6 +162,25 @@ def test_another_environment_is_left_alone(hypervisor: Hypervisor) -> None:
     assert len(hypervisor.domains) == 2
 
 
+def test_a_neighbours_host_may_bear_the_same_name(hypervisor: Hypervisor) -> None:
+    """Host b-c of environment a, and host c of environment a-b: one name for two domains, and only its disks say whose it is."""
+    hypervisor.host("a-b", "c")
+    assert libvirt.discard({"name": "a", "hosts": {"b-c": {}}}, set()) == []
+    assert hypervisor.domains == {"longrun-a-b-c": "running"}
+
+
+def test_half_an_image_is_removed(hypervisor: Hypervisor, recipe: Path) -> None:
+    """Copying it into the pool takes longest, so that is where most runs are interrupted; a data volume's name protects it even here."""
+    assert recipe.is_dir()
+    image = libvirt.image_path(13).name
+    for volume in (image, f"{image}.vmlinuz", f"{image}.initrd", "server-data.qcow2"):
+        hypervisor.volumes["longrun-unit", volume] = GIB
+    assert libvirt.discard(ONE, known("server")) == [f"volume {image}.{kind}" for kind in ("vmlinuz", "initrd")]
+    assert libvirt.discard(ONE, known("server") - {"libvirt_volume.image"}) == [f"volume {image}"]
+    assert libvirt.discard({**ONE, "host_image": "/srv/server-data.qcow2"}, set()) == []
+    assert set(hypervisor.volumes) == {("longrun-unit", "server-data.qcow2")}
+
+
 def said() -> tuple[list[str], Callable[[str], None]]:
     """Return a list, and what writes progress into it."""
     lines: list[str] = []
@@ -272,12 +291,14 @@ def test_without_libvirt_it_is_said_what_installs_it(monkeypatch: pytest.MonkeyP
     assert not libvirt.is_running(ONE)
     with pytest.raises(ProblemError, match="nothing to stop"):
         libvirt.stop(ONE)
+    assert libvirt.leftovers(ONE) == []
 
 
 @pytest.fixture
 def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file in /dev/kvm's place, which is not there yet, and a folder that is the whole PATH."""
     kvm = tmp_path / "kvm"
+    libvirt.kvm_works.cache_clear()
     monkeypatch.setattr(libvirt, "Path", lambda path: kvm if path == "/dev/kvm" else Path(path))
     monkeypatch.setattr(tools, "sudo", list)
     programs = tmp_path / "programs"

@@ -222,6 +222,15 @@ def test_the_first_run_discards_what_an_interrupted_one_left(local: Environment,
     assert "removed container longrun-local-server, which an interrupted run had made and not written down" in capfd.readouterr().err
 
 
+def test_a_state_that_cannot_be_read_is_not_an_empty_one(server: Environment, platform: Platform) -> None:
+    """What the state does not hold is removed from the machine: with the state out of reach, that would be every host."""
+    server.state.write_text('{"version": 4, ')
+    with pytest.raises(ProblemError) as caught:
+        Terraform(server).apply(step())
+    assert "\n" not in str(caught.value)
+    assert platform.asked == []
+
+
 def test_the_source_stays_as_it_is(server: Environment, source: Path) -> None:
     """Two environments never share a lock file, and git sees no change; the copy holds the modules and no test."""
     files = {str(path.relative_to(source.parents[1])) for path in source.parents[1].rglob("*") if path.is_file()}
@@ -341,6 +350,31 @@ def test_a_state_that_lies_elsewhere(server: Environment, tmp_path: Path) -> Non
     assert json.loads(elsewhere.read_text())["resources"] == []
 
 
+def test_the_state_follows_a_new_backend(server: Environment, platform: Platform, tmp_path: Path) -> None:
+    """A server that is there already must not be taken for one that nobody wrote down, and removed."""
+    elsewhere = tmp_path / "shared" / "team.tfstate"
+    before = sorted(resources(server))
+    backend(server, elsewhere)
+    assert Terraform(server).apply(step()) is False
+    assert [len(known) for known in platform.asked] == [len(before)]
+    assert len(json.loads(elsewhere.read_text())["resources"]) == len(before)
+    assert not server.state.exists()
+    assert Terraform(server).outputs()["public_url"] == "https://1.example.org"
+
+
+def test_another_servers_state_is_left_alone(server: Environment, platform: Platform, tmp_path: Path) -> None:
+    """The path of somebody else's state in backend.tf is a slip that must cost neither server anything."""
+    elsewhere = tmp_path / "shared" / "team.tfstate"
+    backend(server, elsewhere)
+    state = json.loads(server.state.read_text())
+    elsewhere.write_text(json.dumps({**state, "lineage": "00000000-0000-0000-0000-000000000000", "resources": []}))
+    before = (server.state.read_bytes(), elsewhere.read_bytes())
+    with pytest.raises(ProblemError, match="lineage"):
+        Terraform(server).apply(step())
+    assert (server.state.read_bytes(), elsewhere.read_bytes()) == before
+    assert platform.asked == []
+
+
 def test_a_known_problem_is_said_in_the_platforms_words(server: Environment, platform: Platform, edit: Callable[[str, str], Path]) -> None:
     """What to do on this platform; of an unknown one, Terraform's first error as one line."""
     edit("server.tfvars", 'platform = "container"\nname = "local"\nsize = "large"\n')
@@ -351,6 +385,42 @@ def test_a_known_problem_is_said_in_the_platforms_words(server: Environment, pla
     with pytest.raises(ProblemError) as caught:
         Terraform(server).apply(step())
     assert str(caught.value) == "host (Terraform): write a number"
+
+
+GUARDED = {
+    "Terraform": """
+Error: Instance cannot be destroyed
+
+  on main.tf line 61:
+  61: resource "docker_volume" "data" {
+
+Resource docker_volume.data["server"] has lifecycle.prevent_destroy set, but
+the plan calls for this resource to be destroyed. To avoid this error and
+continue with the plan, either disable lifecycle.prevent_destroy or reduce
+the scope of the plan using the -target option.
+""",
+    "OpenTofu": """
+Error: Resource instance cannot be destroyed
+
+  on main.tf line 61:
+  61: resource "docker_volume" "data" {
+
+Resource instance docker_volume.data["server"] has prevent_destroy set, but
+the plan calls for it to be destroyed.
+
+To proceed, either disable prevent_destroy for this resource or exclude
+instances of this resource from this round using:
+    -exclude="docker_volume.data"
+""",
+}
+
+
+@pytest.mark.parametrize("program", GUARDED)
+def test_a_guard_is_explained_whoever_says_it(local: Environment, program: str) -> None:
+    """Both programs tell a person to take out the guard, each in words of its own."""
+    text = Terraform(local)._explain(GUARDED[program].splitlines())
+    assert text
+    assert text.startswith('this would delete or replace docker_volume.data["server"], with the history of every run on it')
 
 
 def planned(kind: str, name: str, *actions: str, module: str = "") -> dict[str, Any]:
