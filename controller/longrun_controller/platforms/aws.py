@@ -6,6 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
 from longrun_controller.errors import ProblemError
 
 # The resources that hold the history, and which only `make destroy` may remove.
@@ -70,17 +73,12 @@ def _client(values: Values, service: str) -> Any:  # noqa: ANN401 - boto3 makes 
     if not isinstance(region, str) or not region:
         message = f'environments/{values["name"]}/server.tfvars: `aws_region = "..."` is missing; write a region such as eu-central-1'
         raise ProblemError(message)
-    # A third of a second, which the commands of other platforms need not wait.
-    import boto3  # noqa: PLC0415
-
     return boto3.client(service, region_name=region)
 
 
 @contextmanager
 def _problems() -> Iterator[None]:
     """Turn what boto3 raises into a sentence for people."""
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-
     try:
         yield
     except (BotoCoreError, ClientError) as error:
@@ -191,8 +189,6 @@ def leftovers(values: Values) -> list[str]:
 
 def _there(kind: str, name: str, missing: str, ask: Callable[[], Any]) -> list[str]:
     """Return what is asked for, if AWS does not answer that it is missing."""
-    from botocore.exceptions import ClientError  # noqa: PLC0415
-
     try:
         ask()
     except ClientError as error:
