@@ -51,9 +51,9 @@ destroy: ## Delete the server and all its data: CONFIRM=name
 	@$(controller) destroy --env '$(ENV)' --confirm '$(CONFIRM)'
 
 ##@ Work on longrun itself
-.PHONY: test lint test-unit test-roles test-e2e test-vm test-tools lock
+.PHONY: test lint test-unit test-roles test-e2e test-e2e-server test-e2e-aws test-vm test-tools lock
 test: lint test-unit ## All tests; roles and end to end side by side, for they wait more than they compute
-	@$(MAKE) --no-print-directory --jobs=2 test-roles test-e2e
+	@$(MAKE) --no-print-directory --jobs=3 test-roles test-e2e-server test-e2e-aws
 test-tools:
 	@$(test_tools)
 lint: test-tools ## Style and static checks
@@ -62,8 +62,12 @@ test-unit: test-tools ## Python packages, inventory, roles' rules, Terraform pla
 	@$(PYTEST) tests/unit
 test-roles: test-tools ## Each role on a bare host: check mode, converge, idempotence, verify
 	@tests/.venv/bin/python -m tests.roles
-test-e2e: test-tools ## A fresh server of its own, used and abused, then removed
-	@$(PYTEST) --quiet --capture=sys --ignore=tests/e2e/vm tests/e2e
+test-e2e: ## A fresh server of its own, used and abused, then removed; AWS, as moto plays it
+	@$(MAKE) --no-print-directory --jobs=2 test-e2e-server test-e2e-aws
+test-e2e-server: test-tools
+	@$(PYTEST) --quiet --capture=sys tests/e2e/test_e2e.py
+test-e2e-aws: test-tools
+	@$(PYTEST) --quiet --capture=sys tests/e2e/test_aws.py
 test-vm: test-tools ## The same on a virtual machine of libvirt, and another one in its place
 	@$(PYTEST) --quiet --capture=sys tests/e2e/vm
 lock: ## Renew the lock files after a change of requirements/*.in

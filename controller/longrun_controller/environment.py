@@ -1,5 +1,6 @@
 """An environment: one folder below `environments/`, which describes one server."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -91,8 +92,12 @@ class Environment:
 
     @classmethod
     def all(cls) -> list["Environment"]:
-        """Read every environment; what an interrupted `make new` left behind is none."""
-        return [cls.load(path.parent.name) for path in sorted(ENVIRONMENTS.glob("[a-z]*/server.tfvars"))]
+        """Read every environment but those that can't be read: a mistake in one must not stop another."""
+        found = []
+        for path in sorted(ENVIRONMENTS.glob("[a-z]*/server.tfvars")):
+            with contextlib.suppress(ProblemError):
+                found.append(cls.load(path.parent.name))
+        return found
 
     def ports(self) -> set[int]:
         """Return the ports of this machine that a container host of this environment takes."""

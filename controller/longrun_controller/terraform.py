@@ -181,6 +181,8 @@ class Terraform:
                 step.say("stopping the host that is replaced, so that its services end in order")
                 self._platform.stop(self._environment.values)
             self._run(step, "apply", "-no-color", str(plan))
+            # Hosts that were stopped for another one's sake, and that Terraform leaves as it finds them.
+            self._platform.start(self._environment.values)
         return status == CHANGES
 
     def destroy(self, step: Step) -> None:

@@ -27,13 +27,17 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         say(f"{report.outcome:<7} {report.duration:4.0f} s  {report.nodeid.rsplit('::', 1)[-1]}{'' if report.when == 'call' else f' ({report.when})'}")
 
 
+def fresh(log: Path) -> Path:
+    """Return a log whose last run's lines are gone; other tests, which run at the same time, keep theirs."""
+    log.unlink(missing_ok=True)
+    return log
+
+
 @pytest.fixture(scope="session")
 def logs() -> Path:
     """Return the folder of these tests' logs; CI shows it on failure."""
     directory = ROOT / "tests" / "e2e" / "logs"
     directory.mkdir(exist_ok=True)
-    for old in directory.glob("*.log"):
-        old.unlink()
     return directory
 
 
@@ -41,7 +45,7 @@ def logs() -> Path:
 def second(logs: Path) -> Iterator[Server]:
     """Make the folder of a second server, of two hosts; the tests that need it start it."""
     remove("e2e-b")
-    server = Server("e2e-b", logs / "e2e-b.log")
+    server = Server("e2e-b", fresh(logs / "e2e-b.log"))
     server.make("new")
     server.edit("server.tfvars", r"(?m)\Z", 'hosts = {\n  data = { groups = ["postgresql", "minio"] }\n  web  = { groups = ["mlflow", "nginx"] }\n}\n')
     yield server
@@ -53,7 +57,7 @@ def second(logs: Path) -> Iterator[Server]:
 def server(logs: Path) -> Iterator[Server]:
     """Make a fresh server with `make new` and `make up`, watching what `ps` shows meanwhile."""
     remove("e2e")
-    server = Server("e2e", logs / "e2e.log")
+    server = Server("e2e", fresh(logs / "e2e.log"))
     server.make("new")
     say("make up ENV=e2e (about three minutes; log: tests/e2e/logs/e2e.log)")
     process = subprocess.Popen(

@@ -28,6 +28,7 @@ from moto.ec2.models import ec2_backends
 from moto.ec2.models.instances import Instance
 from moto.server import ThreadedMotoServer
 
+from tests.e2e.conftest import fresh
 from tests.servers import say
 
 NAME = "e2e-aws"
@@ -92,7 +93,7 @@ def release_image(name: str) -> str:
 @pytest.fixture(scope="module")
 def account(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     """An empty AWS account, an environment for it, and a copy of `terraform/` that reaches it."""
-    step = Step("aws", logs / "aws.log")
+    step = Step("aws", fresh(logs / "aws.log"))
     try:
         tools.ensure_provider(step, aws.PROVIDER)
     except ProblemError as problem:
@@ -329,3 +330,27 @@ def test_destroy_empties_the_bucket_and_keeps_the_teams_network(account: Account
     assert account.client("iam").list_roles()["Roles"] == []
     assert account.client("iam").list_instance_profiles()["InstanceProfiles"] == []
     assert account.client("ec2").describe_subnets(SubnetIds=[subnet])["Subnets"][0]["State"] == "available"
+
+
+def test_the_state_lies_in_a_bucket(account: Account) -> None:
+    """The backend that terraform/README.md shows: the state leaves this machine, and its lock goes when the work is done."""
+    [example] = re.findall(r"(?s)```hcl\n(terraform \{.*?)```", (environments.ROOT / "terraform" / "README.md").read_text())
+    bucket, key = (re.search(rf'{name}\s+= "(.+)"', example)[1] for name in ("bucket", "key"))  # type: ignore[index]
+    s3 = account.client("s3")
+    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+    directory = account.environment.directory
+    (directory / "backend.tf").write_text(example.replace("    bucket ", "    use_path_style = true\n    bucket "))
+    assert account.apply()
+    assert not account.environment.state.exists()
+    assert [entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket)["Contents"]] == [key]
+    shutil.rmtree(directory / ".terraform")
+    # As a colleague's clone begins.
+    assert not account.apply()
+    assert set(Terraform(account.environment).outputs()) == {"hosts", "public_url"}
+    s3.put_object(Bucket=bucket, Key=f"{key}.tflock", Body=b'{"ID": "1", "Who": "a colleague"}')
+    with pytest.raises(ProblemError, match="lock"):
+        account.apply(data_size_gb=30)
+    s3.delete_object(Bucket=bucket, Key=f"{key}.tflock")
+    say("aws: destroy")
+    Terraform(account.environment).destroy(account.step)
+    assert aws.leftovers(account.environment.values) == []

@@ -9,6 +9,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from longrun_controller import environment as environments
 from longrun_controller.errors import ProblemError
 
 # The resources that hold the history, and which only `make destroy` may remove.
@@ -90,8 +91,12 @@ def preflight(values: Values) -> None:
     """Ask AWS who we are, before anything is made.
 
     Raises:
-        ProblemError: No region, no credentials, or none that AWS accepts.
+        ProblemError: No region, no credentials, or none that AWS accepts; or MLflow would be sent to another bucket than is made.
     """
+    variables = environments.ENVIRONMENTS / str(values["name"]) / "vars.yml"
+    if (bucket := values.get("aws_bucket")) and environments.load_yaml(variables).get("mlflow_s3_bucket") != bucket:
+        message = f"environments/{values['name']}/vars.yml must say `mlflow_s3_bucket: {bucket}`, as aws_bucket in server.tfvars does"
+        raise ProblemError(message)
     with _problems():
         _client(values, "sts").get_caller_identity()
 

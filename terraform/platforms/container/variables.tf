@@ -99,7 +99,7 @@ variable "ssh_port" {
 }
 
 variable "memory_mb" {
-  description = "Memory of each host in MiB; changing it replaces the hosts and keeps their data volumes."
+  description = "Memory of each host in MiB. Changing it replaces a container or a virtual machine, and keeps its data volume."
   type        = number
   default     = 4096
 
@@ -112,7 +112,7 @@ variable "memory_mb" {
 # Every platform takes the same variables.
 # tflint-ignore: terraform_unused_declarations
 variable "cores" {
-  description = "Processor cores of each host; changing it replaces the hosts and keeps their data volumes. A container shares the machine's cores instead."
+  description = "Processor cores of each host. Changing it replaces a virtual machine, and keeps its data volume; a container shares the machine's cores instead."
   type        = number
   default     = 2
 

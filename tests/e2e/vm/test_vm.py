@@ -18,6 +18,7 @@ from longrun_controller.platforms import libvirt
 from longrun_controller.progress import Progress
 from longrun_controller.terraform import Terraform
 
+from tests.e2e.conftest import fresh
 from tests.servers import ENVIRONMENTS, ROOT, Server, api, artifacts_of, remove, run, runs_of, say, versions_of
 
 NAME = "e2e-vm"
@@ -92,7 +93,7 @@ def machine(logs: Path) -> Iterator[Machine]:
     """Make a fresh server on a virtual machine; whatever happens, nothing of it is left."""
     there = _daemons()
     remove(NAME)
-    server = Machine(NAME, logs / "vm.log")
+    server = Machine(NAME, fresh(logs / "vm.log"))
     server.make("new", "PLATFORM=libvirt")
     server.edit("server.tfvars", r"(?m)^memory_mb.*$", "memory_mb      = 2560")
     server.edit("server.tfvars", r"(?m)^data_size_gb.*$", "data_size_gb   = 8")

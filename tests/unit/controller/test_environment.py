@@ -185,6 +185,15 @@ def test_create_takes_ports_of_its_own(project: Path) -> None:
     assert not list((project / "environments").glob(".*"))
 
 
+def test_another_environments_mistake_stops_nobody(project: Path) -> None:
+    """A colleague's half-written folder must not keep the others from being made and served."""
+    broken = project / "environments" / "broken"
+    broken.mkdir()
+    (broken / "server.tfvars").write_text('platform = "container\n')
+    assert create("staging", "container").name == "staging"
+    assert [environment.name for environment in Environment.all()] == ["local", "staging"]
+
+
 def test_a_platform_with_addresses_of_its_own_takes_no_ports(project: Path) -> None:
     """A virtual machine listens on 443 and 22 of its own: ports in its file would say what is not so."""
     assert project.is_dir()

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from longrun_controller import environment as environments
 from longrun_controller.errors import ProblemError
 from longrun_controller.platforms import aws
 from moto import mock_aws
@@ -170,3 +172,17 @@ def test_every_explanation_is_tested() -> None:
 def test_what_is_not_known_is_not_explained() -> None:
     """A wrong explanation is worse than AWS's own words."""
     assert aws.explain("Error: Invalid function argument") is None
+
+
+def test_mlflow_is_sent_to_the_bucket_that_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ec2: Any) -> None:  # noqa: ANN401
+    """The host's role opens that bucket only; another name would show with the first artifact."""
+    assert ec2
+    monkeypatch.setattr(environments, "ENVIRONMENTS", tmp_path)
+    monkeypatch.setattr(environments, "ROOT", tmp_path)
+    variables = tmp_path / "unit" / "vars.yml"
+    variables.parent.mkdir()
+    variables.write_text("mlflow_s3_bucket: other\n")
+    with pytest.raises(ProblemError, match="mlflow_s3_bucket: acme-longrun"):
+        aws.preflight({**VALUES, "aws_bucket": "acme-longrun"})
+    variables.write_text("mlflow_s3_bucket: acme-longrun\n")
+    aws.preflight({**VALUES, "aws_bucket": "acme-longrun"})

@@ -102,7 +102,7 @@ class Platform(SimpleNamespace):
     HOST = "terraform_data"
 
     def __init__(self) -> None:
-        super().__init__(asked=[], stopped=0, explained={})
+        super().__init__(asked=[], stopped=0, started=0, explained={})
 
     def terraform_variables(self, directory: Path, values: dict[str, Any]) -> dict[str, str]:
         assert directory.is_dir()
@@ -119,6 +119,9 @@ class Platform(SimpleNamespace):
 
     def stop(self, _values: dict[str, Any]) -> None:
         self.stopped += 1
+
+    def start(self, _values: dict[str, Any]) -> None:
+        self.started += 1
 
     def explain(self, problem: str) -> str | None:
         return next((sentence for part, sentence in self.explained.items() if part in problem), None)
@@ -314,6 +317,8 @@ def test_what_holds_no_history_may_change(server: Environment, platform: Platfor
     edit("server.tfvars", 'platform = "container"\nname = "local"\nlabel = "other"\nhost_size = 2\n')
     assert Terraform(server).apply(step())
     assert platform.stopped == 1
+    # Hosts beside the one that is replaced were stopped with it.
+    assert platform.started > 0
     after = resources(server)
     assert after["terraform_data.volume.server"]["id"] == before["terraform_data.volume.server"]["id"]
     assert after["terraform_data.volume.server"]["input"]["value"] == "other"
