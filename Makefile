@@ -64,9 +64,9 @@ test-roles: test-tools ## Each role on a bare host: check mode, converge, idempo
 	@tests/.venv/bin/python -m tests.roles
 test-e2e: ## A fresh server of its own, used and abused, then removed; AWS, as moto plays it
 	@$(MAKE) --no-print-directory --jobs=2 test-e2e-server test-e2e-aws
-test-e2e-server: test-tools
+test-e2e-server: test-tools ## Its first half
 	@$(PYTEST) --quiet --capture=sys tests/e2e/test_e2e.py
-test-e2e-aws: test-tools
+test-e2e-aws: test-tools ## Its second half
 	@$(PYTEST) --quiet --capture=sys tests/e2e/test_aws.py
 test-vm: test-tools ## The same on a virtual machine of libvirt, and another one in its place
 	@$(PYTEST) --quiet --capture=sys tests/e2e/vm
