@@ -15,6 +15,7 @@ from typing import Any
 from longrun_controller import tools
 from longrun_controller.environment import ROOT, Environment, cache_directory
 from longrun_controller.errors import ProblemError
+from longrun_controller.platforms import debian
 
 # The resources that hold the history, and which only `make destroy` may remove.
 PROTECTED = ("docker_volume.data",)
@@ -24,17 +25,13 @@ PROVIDER = "provider-docker"
 PACKAGES = {
     "podman": "podman",
     "runc": "runc",
-    "mmdebstrap": "mmdebstrap",
     "iptables": "iptables",
-    # Ubuntu has no keys of Debian's archive.
-    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
-}
+} | debian.PACKAGES
 SYSTEM_SOCKET = Path("/run/podman/podman.sock")
 OWN_SOCKET = Path("/run/longrun/podman.sock")
 SOURCE = ROOT / "terraform"
 IMAGE = SOURCE / "platforms" / "container" / "image"
 RECIPE = (SOURCE / "host" / "packages", SOURCE / "host" / "setup", IMAGE / "setup", IMAGE / "Containerfile")
-CODENAMES = {12: "bookworm", 13: "trixie"}
 # A host takes 2.5 GB, its image 0.5 GB.
 DISK_GB = 5
 REGISTRY_TIMEOUT_SECONDS = 5.0
@@ -134,27 +131,10 @@ def ensure_image(release: int, say: Callable[[str], None]) -> str:
         _podman("build", "--quiet", "--build-arg", f"RELEASE={release}", "--file", IMAGE / "Containerfile", "--tag", tag, SOURCE)
         return tag
     say(f"host image of Debian {release}: no container registry here, so from Debian's packages (half a minute)")
-    packages = ",".join((SOURCE / "host" / "packages").read_text(encoding="utf-8").split())
     cache_directory().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_directory(), prefix="image-") as temporary:
         archive = Path(temporary) / "host.tar"
-        command = [
-            *tools.sudo(),
-            "mmdebstrap",
-            "--quiet",
-            "--variant=minbase",
-            f"--include={packages}",
-            f'--customize-hook={IMAGE / "setup"} "$1"',
-            CODENAMES[release],
-            str(archive),
-        ]
-        if mirror := os.environ.get("LONGRUN_DEBIAN_MIRROR"):
-            command.append(mirror)
-        done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-        if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if line.startswith(("E:", "Err"))] or done.stderr.splitlines()
-            message = f"mmdebstrap could not make the host image: {lines[0] if lines else 'it said nothing'} (another mirror: LONGRUN_DEBIAN_MIRROR)"
-            raise ProblemError(message)
+        debian.bootstrap(release, [SOURCE / "host" / "packages"], IMAGE / "setup", archive)
         _podman("import", "--quiet", "--change", 'CMD ["/sbin/init"]', archive, tag)
     return tag
 

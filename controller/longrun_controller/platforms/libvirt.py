@@ -15,6 +15,7 @@ from typing import Any
 from longrun_controller import tools
 from longrun_controller.environment import ROOT, cache_directory
 from longrun_controller.errors import ProblemError
+from longrun_controller.platforms import debian
 
 # The resources that hold the history, and which only `make destroy` may remove.
 PROTECTED = ("libvirt_volume.data", "libvirt_pool.this")
@@ -29,14 +30,11 @@ PACKAGES = {
     "qemu-img": "qemu-utils",
     # The provider makes the cloud-init disk with it.
     "mkisofs": "genisoimage",
-    "mmdebstrap": "mmdebstrap",
     "mke2fs": "e2fsprogs",
-    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
-}
+} | debian.PACKAGES
 URI = "qemu:///system"
 SHARED = ROOT / "terraform" / "host"
 IMAGE = ROOT / "terraform" / "platforms" / "libvirt" / "image"
-CODENAMES = {12: "bookworm", 13: "trixie"}
 IMAGE_DISK_GB = 6
 GIB = 2**30
 DAEMON_TIMEOUT_SECONDS = 30.0
@@ -138,11 +136,11 @@ def image_path(release: int) -> Path:
     return cache_directory() / "images" / f"debian-{release}-{recipe.hexdigest()[:12]}.qcow2"
 
 
-def _run(say: str, *command: str | Path) -> None:
+def _run(what: str, *command: str | Path) -> None:
     done = subprocess.run([*tools.sudo(), *map(str, command)], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.startswith(("E:", "Err"))] or done.stderr.splitlines()
-        message = f"the disk image could not be made ({say}): {lines[0] if lines else 'it said nothing'}"
+        lines = done.stderr.strip().splitlines()
+        message = f"the disk image could not be made ({what}): {lines[0] if lines else 'it said nothing'}"
         raise ProblemError(message)
 
 
@@ -161,18 +159,12 @@ def ensure_image(release: int, say: Callable[[str], None]) -> Path:
         return image
     tools.check_disk(image, IMAGE_DISK_GB)
     image.parent.mkdir(parents=True, exist_ok=True)
-    packages = ",".join(name for path in (SHARED, IMAGE) for name in (path / "packages").read_text(encoding="utf-8").split())
     with tempfile.TemporaryDirectory(dir=image.parent, prefix="part-") as temporary:
         work = Path(temporary)
         tree, raw, part = work / "tree", work / "disk.raw", work / "disk.qcow2"
         say(f"disk image of Debian {release}: installing its packages (two minutes)")
-        mirror = [os.environ["LONGRUN_DEBIAN_MIRROR"]] if os.environ.get("LONGRUN_DEBIAN_MIRROR") else []
         try:
-            _run(
-                "mmdebstrap; another mirror: LONGRUN_DEBIAN_MIRROR",
-                *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}", f'--customize-hook={IMAGE / "setup"} "$1"'),
-                *(CODENAMES[release], str(tree), *mirror),
-            )
+            debian.bootstrap(release, [SHARED / "packages", IMAGE / "packages"], IMAGE / "setup", tree)
             for name, pattern in (("vmlinuz", "vmlinuz-*"), ("initrd", "initrd.img-*")):
                 found = sorted((tree / "boot").glob(pattern))
                 _run("kernel", "install", "-m", "0644", found[-1], work / name)
