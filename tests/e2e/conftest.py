@@ -13,6 +13,9 @@ import pytest
 
 from tests.servers import ROOT, Result, Server, remove, run, say
 
+# Made by a test in which the server gets another image; no host needs it once the server is removed.
+OTHER_IMAGE = "localhost/longrun-e2e-host:latest"
+
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
     """Leave the progress to the lines below: pytest's dots would mix with the roles' tests, which run at the same time."""
@@ -82,6 +85,7 @@ def server(logs: Path) -> Iterator[Server]:
     yield server
     say("removing e2e")
     remove("e2e")
+    run(["podman", "rmi", OTHER_IMAGE], check=False)
 
 
 @pytest.fixture(scope="session")

@@ -19,9 +19,11 @@ import requests
 from longrun_controller import terraform
 from longrun_controller.environment import Environment
 from longrun_controller.errors import ProblemError
+from longrun_controller.platforms import container
 from longrun_controller.progress import Progress
 from requests.auth import HTTPBasicAuth
 
+from tests.e2e.conftest import OTHER_IMAGE
 from tests.servers import ROOT, Server, api, artifacts_of, last_run_url, run, runs_of, say, versions_of
 
 LARGE_MB = 100
@@ -404,16 +406,22 @@ def test_down_and_up_keep_everything(server: Server) -> None:
     assert server.status()["history"]["users"] == users
 
 
-def test_replaced_host_keeps_the_data(server: Server) -> None:
-    """Another host in the old one's place: its volume, and with it every run, user and artifact, stays."""
+def test_replaced_host_keeps_the_data(server: Server, tmp_path: Path) -> None:
+    """Another host in the old one's place, for more memory and then for another image: its volume, and with it every run, user and artifact, stays."""
     client = server.client()
     runs = runs_of(client, "diabetes")
     artifacts = artifacts_of(client, runs[-1])
-    old = run(["podman", "inspect", "--format", "{{.Id}}", server.host]).stdout
-    server.edit("server.tfvars", r"(?m)\Z", "memory_mb = 4000\n")
-    server.make("provision")
+    recipe = tmp_path / "Containerfile"
+    recipe.write_text(f"FROM {container.image_tag(13)}\nRUN echo other > /etc/longrun-image\n")
+    run(["podman", "build", "--quiet", "--file", recipe, "--tag", OTHER_IMAGE, tmp_path])
+    hosts = [run(["podman", "inspect", "--format", "{{.Id}}", server.host]).stdout]
+    for change in ("memory_mb = 4000", f'host_image = "{OTHER_IMAGE}"'):
+        server.edit("server.tfvars", r"(?m)\Z", f"{change}\n")
+        server.make("provision")
+        hosts.append(run(["podman", "inspect", "--format", "{{.Id}}", server.host]).stdout)
+    assert len(set(hosts)) == 3
+    assert server.shell("cat /etc/longrun-image") == "other\n"
     server.make("deploy")
-    assert run(["podman", "inspect", "--format", "{{.Id}}", server.host]).stdout != old
     assert runs_of(client, "diabetes") == runs
     assert artifacts_of(client, runs[-1]) == artifacts
 
