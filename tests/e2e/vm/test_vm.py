@@ -153,7 +153,7 @@ def test_another_machine_keeps_the_data(machine: Machine) -> None:
     client = machine.client()
     runs = runs_of(client, "diabetes")
     artifacts = artifacts_of(client, runs[0])
-    assert len(artifacts) > 5
+    assert "figures/residuals.png" in artifacts
     old = machine.ssh("cat /etc/machine-id")
     authority = (machine.directory / "ca.crt").read_bytes()
     image = libvirt.image_path(13)
