@@ -158,7 +158,8 @@ class Step:
         if not self.log:
             return open("/dev/null", "a", encoding="utf-8")
         self.log.parent.mkdir(exist_ok=True)
-        return open(self.log, "a", encoding="utf-8")
+        # Line by line, for whoever follows it.
+        return open(self.log, "a", encoding="utf-8", buffering=1)
 
 
 class Progress:
