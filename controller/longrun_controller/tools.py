@@ -25,6 +25,8 @@ PINS: dict[str, dict[str, str]] = tomllib.loads((ROOT / "requirements" / "tools.
 # Commands, or files, and the Debian package that brings each; every platform adds its own.
 DEBIAN_PACKAGES = {"ssh": "openssh-client", "git": "git"}
 TEST_PACKAGES = {"shellcheck": "shellcheck"}
+# A new machine upgrades itself in its first minutes, and apt-get would give up at once.
+WAIT_FOR_APT = ("-o", "DPkg::Lock::Timeout=600")
 # From the first on, Go fetches the toolchain that a module names, like any module; requirements/go.in says why the last.
 REGISTRIES = {"terraform": "registry.terraform.io", "tofu": "registry.opentofu.org"}
 GO_VERSIONS = ((1, 21), (1, 26))
@@ -96,7 +98,7 @@ def ensure_packages(step: Step, wanted: dict[str, str]) -> None:
 
     def apt(*arguments: str) -> None:
         step.run(
-            [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y", *arguments],
+            [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y", *WAIT_FOR_APT, *arguments],
             environment=environment,
             describe=lambda line: f"apt: {line}" if line.startswith(("Setting up", "Need to get")) else None,
             diagnose=lambda lines: (

@@ -122,6 +122,16 @@ def test_a_failing_package_mirror_is_named(step: Step, program: Program, monkeyp
     assert "package-a; apt-get says: E: Failed to fetch http://deb.example.org (is the package mirror reachable?)" in one_line(caught)
 
 
+def test_another_installation_is_waited_for(step: Step, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that upgrades itself in its first minutes holds apt's lock just then."""
+    called = program("apt-get", 'echo "$@" >> "$0.called"')
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    tools.ensure_packages(step, {"no-such-a": "package-a"})
+    calls = Path(f"{called}.called").read_text().splitlines()
+    assert [call.split()[4] for call in calls] == ["update", "install"]
+    assert all("-o DPkg::Lock::Timeout=600" in call for call in calls)
+
+
 def test_present_packages_ask_nobody(step: Step, program: Program) -> None:
     """The second `make up` must work offline and without root."""
     called = program("apt-get", 'touch "$0.called"')
