@@ -232,6 +232,19 @@ run "our_image_boots_the_kernel_beside_it" {
   }
 }
 
+run "emulation_leaves_out_what_guards_a_real_processor" {
+  command = plan
+
+  variables {
+    libvirt_domain_type = "qemu"
+  }
+
+  assert {
+    condition     = jsonencode(libvirt_domain.host["server"].cmdline) == jsonencode([{ console = "ttyS0", mitigations = "off", root = "/dev/vda" }, { "_" = "rw" }])
+    error_message = "An emulated processor guesses nothing, and must not pay for it."
+  }
+}
+
 run "an_image_with_a_boot_loader_boots_by_itself" {
   command = plan
 
