@@ -14,6 +14,7 @@ import typer
 from rich.markup import escape
 
 from longrun_controller import environment as environments
+from longrun_controller import plan as plans
 from longrun_controller import playbooks, secrets, status, tools
 from longrun_controller.environment import ROOT, Environment
 from longrun_controller.errors import ProblemError
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Make and look after a longrun server. Each command is a target of the Makefile: `make up ENV=staging`.",
 )
+Arguments = Annotated[str, typer.Option("--args", help="More arguments for `longrun`, as one string.")]
 Name = Annotated[str, typer.Option("--env", metavar="NAME", help="The folder below environments/.")]
 # Exit statuses: a problem that a person can put right, and Ctrl-C as shells give it.
 PROBLEM, INTERRUPTED = 1, 130
@@ -44,7 +46,7 @@ def tools_(name: Name, *, test: Annotated[bool, typer.Option(help="Also what `ma
         _tools(step, environment)
         if test:
             tools.ensure_packages(step, tools.TEST_PACKAGES)
-            tools.build(step, ["tflint", "actionlint"])
+            tools.build(step, ["tflint", "actionlint", "act"])
             for platform in PLATFORMS:
                 try:
                     tools.ensure_provider(step, platform_of(platform).PROVIDER)
@@ -84,14 +86,20 @@ def _begin(environment: Environment, progress: Progress) -> None:
             step.note("all there already")
 
 
-def _provision(environment: Environment, progress: Progress) -> None:
-    platform = platform_of(environment.platform)
+def _provision(environment: Environment, progress: Progress, digest: str | None = None) -> None:
+    """Make the host, with a digest only where it is the one of the plan as it is now, made before anything is started or changed."""
+    platform, terraform, plan = platform_of(environment.platform), Terraform(environment), None
     with progress.step("host (Terraform)") as step:
+        if digest is not None:
+            plan = terraform.plan(step, platform.foresee(environment.values, step.say))
+            if plan.digest != digest:
+                message = f"what was shown is not what would be done now, so nothing was changed: run `make plan ENV={environment.name}` again"
+                raise ProblemError(message)
         platform.prepare(environment.values, step.say)
         platform.start(environment.values)
-        changed = Terraform(environment).apply(step)
+        changed = terraform.apply(step, plan)
         step.note("hosts, network and data volume made or changed" if changed else "nothing to change")
-        url = urlsplit(Terraform(environment).outputs()["public_url"])
+        url = urlsplit(terraform.outputs()["public_url"])
         if secrets.ensure_authority(environment, str(url.hostname)):
             step.note(f"certificate authority for {url.hostname} made: clients trust environments/{environment.name}/ca.crt")
     with progress.step("datastores (PostgreSQL, MinIO)") as step:
@@ -110,11 +118,37 @@ def _users(environment: Environment, progress: Progress) -> None:
 
 
 @app.command()
-def provision(name: Name) -> None:
+def plan(name: Name) -> None:
+    """Show what `provision` would do to hosts, networks and data, without doing it, and the digest that `provision --plan` takes."""
+    environment, progress = _prepare(name)
+    platform = platform_of(environment.platform)
+    with progress.step("plan (Terraform)") as step:
+        platform.preflight(environment.values)
+        if secrets.ensure_ssh_key(environment):
+            step.note("ssh key made: the hosts are told of it, so the plan is")
+        folder = environment.directory / ".terraform"
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix="plan-") as scratch:
+            terraform = Terraform(environment, Path(scratch))
+            made = terraform.plan(step, platform.foresee(environment.values, step.say))
+            text = terraform.readable(made, colour=sys.stdout.isatty())
+    if made.beforehand:
+        print("Before Terraform does anything:", *made.beforehand, sep="\n  - ")
+    print(text.strip())
+    print(f"plan: {made.digest}")
+
+
+@app.command()
+def provision(
+    name: Name,
+    digest: Annotated[str | None, typer.Option("--plan", metavar="DIGEST", help="What `plan` printed: do that, and nothing else.")] = None,
+) -> None:
     """Make the host with Terraform, and PostgreSQL and MinIO on it."""
     environment, progress = _prepare(name)
+    if digest is not None:
+        plans.check_digest(digest, name)
     _begin(environment, progress)
-    _provision(environment, progress)
+    _provision(environment, progress, digest)
 
 
 @app.command()
@@ -155,7 +189,7 @@ def up(name: Name) -> None:
     with progress.step("training packages", quiet=True):
         _training_packages()
     with progress.step("training run", quiet=True):
-        _train(environment, [])
+        _longrun(environment, "train", [])
     url = Terraform(environment).outputs()["public_url"]
     suffix = "" if name == "local" else f" ENV={name}"
     console.print()
@@ -195,10 +229,10 @@ def _password(environment: Environment, login: str) -> str:
     return str(passwords[login])
 
 
-def _train(environment: Environment, arguments: list[str]) -> None:
-    """Run `longrun train` with the client contract in its environment, as the user `ci`."""
+def _longrun(environment: Environment, verb: str, arguments: list[str]) -> None:
+    """Run a verb of the training package's `longrun`, with the client contract in its environment, as the user `ci`."""
     variables = {**os.environ, **_client_variables(environment, "ci")}
-    done = subprocess.run([ROOT / "training" / ".venv" / "bin" / "longrun", "train", *arguments], env=variables, check=False)
+    done = subprocess.run([ROOT / "training" / ".venv" / "bin" / "longrun", verb, *arguments], env=variables, check=False)
     if done.returncode:
         raise typer.Exit(done.returncode)
 
@@ -208,12 +242,26 @@ def train(
     name: Name,
     data: Annotated[str, typer.Option(help="CSV or Parquet file; scikit-learn's diabetes data where left out.")] = "",
     target: Annotated[str, typer.Option(help="The column to predict.")] = "",
-    arguments: Annotated[str, typer.Option("--args", help="More arguments for `longrun train`, as one string.")] = "",
+    arguments: Arguments = "",
 ) -> None:
     """Train a model against the server."""
     environment, _ = _prepare(name)
     given = [*(["--data", data] if data else []), *(["--target", target] if target else []), *shlex.split(arguments)]
-    _train(environment, given)
+    _longrun(environment, "train", given)
+
+
+@app.command()
+def gate(name: Name, arguments: Arguments = "") -> None:
+    """Compare the last trained model with the one before; the exit status is the gate's."""
+    environment, _ = _prepare(name)
+    _longrun(environment, "gate", shlex.split(arguments))
+
+
+@app.command()
+def report(name: Name, arguments: Arguments = "") -> None:
+    """Write the last gate's report."""
+    environment, _ = _prepare(name)
+    _longrun(environment, "report", shlex.split(arguments))
 
 
 @app.command("env")

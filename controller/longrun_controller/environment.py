@@ -127,6 +127,11 @@ class Environment:
         return self.directory / "ssh_key"
 
     @property
+    def ssh_public_key(self) -> Path:
+        """What the hosts know of it."""
+        return self.directory / "ssh_key.pub"
+
+    @property
     def known_hosts(self) -> Path:
         """What ssh knows of the hosts' own keys."""
         return self.directory / "known_hosts"

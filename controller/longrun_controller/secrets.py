@@ -117,6 +117,18 @@ def ensure(environment: Environment) -> bool:
     return made
 
 
+def ensure_ssh_key(environment: Environment) -> bool:
+    """Make the ssh key pair where there is none: its public half, which is all that a plan needs, may be there alone.
+
+    Returns:
+        Whether it was made.
+    """
+    if environment.ssh_public_key.exists() or environment.ssh_key.exists():
+        return False
+    _ssh_key(environment)
+    return True
+
+
 def ensure_authority(environment: Environment, server_name: str) -> bool:
     """Make the certificate authority, once the name under which clients reach the server is known.
 
@@ -154,7 +166,7 @@ def _ssh_key(environment: Environment) -> None:
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
     private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()).decode()
     # The private key last: while it is missing, the pair is made anew.
-    _write(environment.ssh_key.with_name("ssh_key.pub"), f"{public} longrun-{environment.name}\n", 0o644)
+    _write(environment.ssh_public_key, f"{public} longrun-{environment.name}\n", 0o644)
     _write(environment.ssh_key, private, 0o600)
 
 

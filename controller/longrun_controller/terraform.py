@@ -12,6 +12,7 @@ from typing import Any
 from longrun_controller import tools
 from longrun_controller.environment import ROOT, Environment
 from longrun_controller.errors import ProblemError
+from longrun_controller.plan import Plan
 from longrun_controller.platforms import platform_of
 from longrun_controller.progress import Step
 
@@ -61,14 +62,22 @@ def _refusal(names: Sequence[str]) -> str:
 
 
 class Terraform:
-    """One environment's infrastructure."""
+    """One environment's infrastructure.
 
-    def __init__(self, environment: Environment) -> None:
+    Args:
+        environment: Whose.
+        scratch: Folder to work in for somebody who only looks: the one in the environment's folder is read by every other
+            command, and a run may be at work in it. No state is locked or moved from here.
+    """
+
+    def __init__(self, environment: Environment, scratch: Path | None = None) -> None:
         self._environment = environment
         self._platform = platform_of(environment.platform)
         self._program = tools.terraform()
+        self._scratch = scratch
+        self._data = scratch or environment.directory / ".terraform"
         # A copy in the environment's folder: two environments never share a lock file, and each may name its own backend.
-        self._tree = environment.directory / ".terraform" / "tree"
+        self._tree = self._data / "tree"
         self._folder = self._tree / "platforms" / environment.platform
 
     def _settings(self) -> dict[str, str]:
@@ -76,16 +85,19 @@ class Terraform:
         return {
             **os.environ,
             **tools.terraform_environment(),
-            "TF_DATA_DIR": str(self._environment.directory / ".terraform"),
+            "TF_DATA_DIR": str(self._data),
             "TF_IN_AUTOMATION": "1",
             "TF_INPUT": "0",
             "CHECKPOINT_DISABLE": "1",
         }
 
     def _variables(self) -> dict[str, str]:
-        """Return the process environment of a call that makes or destroys something."""
+        """Return the process environment of a call that makes or destroys something, or that finds out what it would."""
         environment = self._environment
-        given = {"ssh_public_key": environment.ssh_key.with_name("ssh_key.pub").read_text().strip()}
+        if not environment.ssh_public_key.exists():
+            message = f"{environment.ssh_public_key} is missing: `ssh-keygen -y -f ssh_key > ssh_key.pub` in that folder makes it from the private key"
+            raise ProblemError(message)
+        given = {"ssh_public_key": environment.ssh_public_key.read_text().strip()}
         given |= self._platform.terraform_variables(environment.directory, environment.values)
         return {
             **self._settings(),
@@ -121,26 +133,33 @@ class Terraform:
         """
         shutil.rmtree(self._tree, ignore_errors=True)
         shutil.copytree(SOURCE, self._tree, ignore=shutil.ignore_patterns(".terraform*", "tests"))
+        elsewhere = self._environment.backend.exists()
+        moves = elsewhere and self._environment.state.exists()
+        if moves and self._scratch:
+            step.note(f"`make provision` will first move the state to where environments/{self._environment.name}/backend.tf says")
+            elsewhere = moves = False
         backend = [f"-backend-config=path={self._environment.state}"]
-        if self._environment.backend.exists():
+        if elsewhere:
             shutil.copy(self._environment.backend, self._folder / "backend_override.tf")
             backend = []
         self._run(step, "init", "-no-color", "-reconfigure", *backend)
-        if self._environment.backend.exists() and self._environment.state.exists():
+        if moves:
             # The server is older than its backend.tf. Terraform refuses to put its state in the place of another server's, or of a newer one.
             self._run(step, "state", "push", "-no-color", str(self._environment.state))
             self._environment.state.rename(self._environment.state.with_name("terraform.tfstate.moved"))
             step.note(f"the state was moved to where environments/{self._environment.name}/backend.tf says")
 
+    def _ask(self, *arguments: str) -> str:
+        """Return what Terraform answers to a question."""
+        done = subprocess.run([self._program, f"-chdir={self._folder}", *arguments], env=self._settings(), capture_output=True, text=True, check=False)
+        if done.returncode:
+            message = f"terraform {arguments[0]}: {diagnose(done.stderr.splitlines()) or ' '.join(done.stderr.split())}"
+            raise ProblemError(message)
+        return done.stdout
+
     def _show(self, plan: Path) -> dict[str, Any]:
         """Return a plan as Terraform gives it to programs."""
-        done = subprocess.run(
-            [self._program, f"-chdir={self._folder}", "show", "-json", "-no-color", plan], env=self._settings(), capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            message = f"terraform show: {diagnose(done.stderr.splitlines()) or ' '.join(done.stderr.split())}"
-            raise ProblemError(message)
-        shown: dict[str, Any] = json.loads(done.stdout)
+        shown: dict[str, Any] = json.loads(self._ask("show", "-json", "-no-color", str(plan)))
         return shown
 
     def _known(self) -> set[str]:
@@ -157,8 +176,47 @@ class Terraform:
             raise ProblemError(message)
         return set(done.stdout.split())
 
-    def apply(self, step: Step) -> bool:
+    def plan(self, step: Step, beforehand: Sequence[str]) -> Plan:
+        """Find out what `apply` would do, and do none of it; only a state that has to move does so now, where this is no scratch folder.
+
+        Args:
+            step: Shows what is being done.
+            beforehand: What the platform foresees beside Terraform.
+
+        Raises:
+            ProblemError: The plan would delete data, the state can't be read, or Terraform failed.
+        """
+        self.init(step)
+        os.umask(0o077)
+        strays = self._platform.strays(self._environment.values, self._known())
+        # Where the platform still has to do its part, Terraform would do it in its own way.
+        ignored = "".join(
+            f'resource "{kind}" "{name}" {{\n  lifecycle {{\n    ignore_changes = [{attribute}]\n  }}\n}}\n'
+            for (kind, name), attribute in ((address.split("."), attribute) for address, attribute in self._platform.PREPARED.items())
+        )
+        (self._folder / "plan_override.tf").write_text(ignored, encoding="utf-8")
+        return self._plan(step, *beforehand, *(f"remove {thing}, which an interrupted run had made and not written down" for thing in strays))
+
+    def _plan(self, step: Step, *beforehand: str) -> Plan:
+        file = self._data / "make.tfplan"
+        lock = ["-lock=false"] if self._scratch else []
+        status = self._run(step, "plan", "-no-color", "-detailed-exitcode", *lock, f"-out={file}", *self._inputs(), accept=frozenset({0, CHANGES}))
+        shown = self._show(file) if status == CHANGES else {}
+        # `prevent_destroy` says the same, but one may take that line out, or the whole resource with it.
+        if names := lost_data(shown, self._platform.PROTECTED):
+            raise ProblemError(_refusal(names))
+        return Plan(self._environment.name, file, shown, beforehand)
+
+    def readable(self, plan: Plan, *, colour: bool) -> str:
+        """Return a plan as Terraform shows it to people, who never see a secret value."""
+        return self._ask("show", *([] if colour else ["-no-color"]), str(plan.file))
+
+    def apply(self, step: Step, plan: Plan | None = None) -> bool:
         """Make the infrastructure what the platform and `server.tfvars` say.
+
+        Args:
+            step: Shows what is being done.
+            plan: What `plan` of this same object found out; left out, that is found out now.
 
         Returns:
             Whether anything had to change.
@@ -166,24 +224,20 @@ class Terraform:
         Raises:
             ProblemError: The plan would delete data, or Terraform failed; nothing was changed in the first case.
         """
-        self.init(step)
-        os.umask(0o077)
+        if not plan:
+            self.init(step)
+            os.umask(0o077)
         for thing in self._platform.discard(self._environment.values, self._known()):
             step.note(f"removed {thing}, which an interrupted run had made and not written down")
-        plan = self._environment.directory / ".terraform" / "make.tfplan"
-        status = self._run(step, "plan", "-no-color", "-detailed-exitcode", f"-out={plan}", *self._inputs(), accept=frozenset({0, CHANGES}))
-        if status == CHANGES:
-            shown = self._show(plan)
-            # `prevent_destroy` says the same, but one may take that line out, or the whole resource with it.
-            if names := lost_data(shown, self._platform.PROTECTED):
-                raise ProblemError(_refusal(names))
-            if any(change["type"] == self._platform.HOST and "delete" in change["change"]["actions"] for change in shown.get("resource_changes", [])):
+        plan = plan or self._plan(step)
+        if plan.changes:
+            if any(change["type"] == self._platform.HOST and "delete" in change["change"]["actions"] for change in plan.shown.get("resource_changes", [])):
                 step.say("stopping the host that is replaced, so that its services end in order")
                 self._platform.stop(self._environment.values)
-            self._run(step, "apply", "-no-color", str(plan))
+            self._run(step, "apply", "-no-color", str(plan.file))
             # Hosts that were stopped for another one's sake, and that Terraform leaves as it finds them.
             self._platform.start(self._environment.values)
-        return status == CHANGES
+        return plan.changes
 
     def destroy(self, step: Step) -> None:
         """Destroy everything, the data volumes included, whose guard only an override in the copy of the folder lifts."""
@@ -207,17 +261,8 @@ class Terraform:
         if not self._folder.is_dir() or not (self._environment.state.exists() or self._environment.backend.exists()):
             message = f"environment {self._environment.name!r} has no server yet: `make up ENV={self._environment.name}` makes it"
             raise ProblemError(message)
-        done = subprocess.run(
-            [self._program, f"-chdir={self._folder}", "output", "-json", "-no-color"],
-            env=self._settings(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            message = f"terraform output: {diagnose(done.stderr.splitlines()) or ' '.join(done.stderr.split())}"
-            raise ProblemError(message)
-        outputs = {key: output["value"] for key, output in json.loads(done.stdout).items()}
+        answer = self._ask("output", "-json", "-no-color")
+        outputs = {key: output["value"] for key, output in json.loads(answer).items()}
         if not outputs.get("public_url"):
             message = f"environment {self._environment.name!r} is only half made: `make up ENV={self._environment.name}` finishes it"
             raise ProblemError(message)

@@ -17,6 +17,7 @@ PROTECTED = ("aws_ebs_volume.data", "aws_s3_bucket.artifacts")
 HOST = "aws_instance"
 PROVIDER = "provider-aws"
 PACKAGES: dict[str, str] = {}
+PREPARED: dict[str, str] = {}
 LOG_IN = "log in (`aws sso login`), or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 # What boto3 or the provider says, and what it means for people; {0} is what the pattern's group found.
 EXPLANATIONS = (
@@ -105,8 +106,19 @@ def prepare(_values: Values, _say: Callable[[str], None]) -> None:
     """Do nothing: AWS has all that a host is made of."""
 
 
+def foresee(values: Values, _say: Callable[[str], None]) -> list[str]:
+    """Return what `start` would do."""
+    with _problems():
+        return [f"start instance {name}" for name, state in sorted(_instances(values).items()) if state in ("stopping", "stopped")]
+
+
+def strays(_values: Values, _known: set[str]) -> list[str]:
+    """Find none: an instance that this state does not hold may be in a colleague's; `explain` says what to do."""
+    return []
+
+
 def discard(_values: Values, _known: set[str]) -> list[str]:
-    """Remove nothing: an instance that this state does not hold may be in a colleague's; `explain` says what to do."""
+    """Remove nothing, as there are no strays."""
     return []
 
 

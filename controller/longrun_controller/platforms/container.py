@@ -27,6 +27,8 @@ PACKAGES = {
     "runc": "runc",
     "iptables": "iptables",
 } | debian.PACKAGES
+# Attributes that `prepare` changes itself, by resource: a plan that is made before it leaves them alone.
+PREPARED: dict[str, str] = {}
 SYSTEM_SOCKET = Path("/run/podman/podman.sock")
 OWN_SOCKET = Path("/run/longrun/podman.sock")
 SOURCE = ROOT / "terraform"
@@ -165,6 +167,30 @@ def _containers(name: str) -> list[dict[str, Any]]:
     return found
 
 
+def foresee(values: Values, say: Callable[[str], None]) -> list[str]:
+    """Make sure that a plan can be made, and return what `prepare` and `start` would do to a server before Terraform does anything.
+
+    The image is not built for it: a plan needs its name only. The engine has to answer; its service is not the server's.
+
+    Args:
+        values: `server.tfvars`.
+        say: Shows one line of progress.
+
+    Returns:
+        A sentence for each thing.
+    """
+    say("container engine")
+    engine()
+    return [f"start container {host['Names'][0]}" for host in _containers(str(values["name"])) if host["State"] != "running"]
+
+
+def strays(values: Values, known: set[str]) -> list[str]:
+    """Return what `discard` would remove."""
+    name = str(values["name"])
+    hosts = [host["Names"][0] for host in _containers(name)]
+    return [f"container {host}" for host in hosts if f'docker_container.host["{host.removeprefix(f"longrun-{name}-")}"]' not in known]
+
+
 def discard(values: Values, known: set[str]) -> list[str]:
     """Remove what an interrupted `apply` made and Terraform's state does not hold; never a data volume.
 
@@ -175,11 +201,10 @@ def discard(values: Values, known: set[str]) -> list[str]:
     Returns:
         What was removed.
     """
-    name = str(values["name"])
-    unknown = [host["Names"][0] for host in _containers(name) if f'docker_container.host["{host["Names"][0].removeprefix(f"longrun-{name}-")}"]' not in known]
+    unknown = strays(values, known)
     for container in unknown:
-        _podman("rm", "--force", container)
-    return [f"container {container}" for container in unknown]
+        _podman("rm", "--force", container.removeprefix("container "))
+    return unknown
 
 
 def is_running(values: Values) -> bool:

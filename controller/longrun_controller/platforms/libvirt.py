@@ -32,6 +32,8 @@ PACKAGES = {
     "mkisofs": "genisoimage",
     "mke2fs": "e2fsprogs",
 } | debian.PACKAGES
+# Attributes that `prepare` changes itself, by resource: a plan that is made before it leaves them alone.
+PREPARED = {"libvirt_volume.data": "size"}
 URI = "qemu:///system"
 SHARED = ROOT / "terraform" / "host"
 IMAGE = ROOT / "terraform" / "platforms" / "libvirt" / "image"
@@ -197,27 +199,48 @@ def process_environment() -> dict[str, str]:
 
 def prepare(values: Values, say: Callable[[str], None]) -> None:
     """Make sure that libvirt answers and the image is there, and let the data volumes grow."""
-    say("libvirt")
-    _ensure_daemons()
-    if not values.get("host_image"):
-        ensure_image(int(values.get("debian_release", 13)), say)
+    _ensure_daemons_and_image(values, say)
     if not kvm_works():
         say("no KVM on this machine: the hosts run under emulation, about ten times slower")
     _grow(values, say)
 
 
-def _grow(values: Values, say: Callable[[str], None]) -> None:
-    """Enlarge data volumes that are smaller than they should be: the provider itself would make new ones.
+def foresee(values: Values, say: Callable[[str], None]) -> list[str]:
+    """Make sure that a plan can be made, and return what `prepare` would do to a server before Terraform does anything.
+
+    The image is built where it is missing, into the cache and for no server yet: whether a kernel lies beside it is part of the plan.
+
+    Args:
+        values: `server.tfvars`.
+        say: Shows one line of progress.
+
+    Returns:
+        A sentence for each thing.
+
+    Raises:
+        ProblemError: libvirt does not answer, the image can't be made, or a data volume would have to shrink.
+    """
+    _ensure_daemons_and_image(values, say)
+    return [f"enlarge the data volume of {host} from {size_gb} to {_data_size_gb(values)} GiB" for host, size_gb in _growing(values).items()]
+
+
+def _ensure_daemons_and_image(values: Values, say: Callable[[str], None]) -> None:
+    say("libvirt")
+    _ensure_daemons()
+    if not values.get("host_image"):
+        ensure_image(int(values.get("debian_release", 13)), say)
+
+
+def _growing(values: Values) -> dict[str, int]:
+    """Return the hosts whose data volumes are smaller than they should be, and how large they are, in GiB.
 
     Raises:
         ProblemError: A volume is larger than `data_size_gb`.
     """
-    name = str(values["name"])
-    wanted_gb = int(values.get("data_size_gb", 20))
-    pool = f"longrun-{name}"
+    name, growing = str(values["name"]), {}
+    wanted_gb = _data_size_gb(values)
     for host in values.get("hosts") or ("server",):
-        volume = f"{host}-data.qcow2"
-        found = re.search(r"Capacity:\s+(\d+) bytes", _virsh("vol-info", "--bytes", "--pool", pool, volume, check=False))
+        found = re.search(r"Capacity:\s+(\d+) bytes", _virsh("vol-info", "--bytes", "--pool", f"longrun-{name}", f"{host}-data.qcow2", check=False))
         if not found:
             continue
         present_gb = int(found[1]) // GIB
@@ -228,13 +251,25 @@ def _grow(values: Values, say: Callable[[str], None]) -> None:
             )
             raise ProblemError(message)
         if present_gb < wanted_gb:
-            say(f"enlarging the data volume of {host} to {wanted_gb} GiB")
-            domain = f"longrun-{name}-{host}"
-            if _virsh("domstate", domain, check=False) == "running":
-                _virsh("blockresize", domain, "vdb", f"{wanted_gb}G")
-                _virsh("pool-refresh", pool)
-            else:
-                _virsh("vol-resize", "--pool", pool, volume, f"{wanted_gb}G")
+            growing[host] = present_gb
+    return growing
+
+
+def _data_size_gb(values: Values) -> int:
+    return int(values.get("data_size_gb", 20))
+
+
+def _grow(values: Values, say: Callable[[str], None]) -> None:
+    """Enlarge data volumes that are smaller than they should be: the provider itself would make new ones."""
+    pool, size_gb = f"longrun-{values['name']}", _data_size_gb(values)
+    for host in _growing(values):
+        say(f"enlarging the data volume of {host} to {size_gb} GiB")
+        domain = f"{pool}-{host}"
+        if _virsh("domstate", domain, check=False) == "running":
+            _virsh("blockresize", domain, "vdb", f"{size_gb}G")
+            _virsh("pool-refresh", pool)
+        else:
+            _virsh("vol-resize", "--pool", pool, f"{host}-data.qcow2", f"{size_gb}G")
 
 
 def _domains(name: str) -> dict[str, str]:
@@ -250,6 +285,29 @@ def _belongs(domain: str, name: str) -> bool:
     return domain.startswith(f"longrun-{name}-") and f"/{name}/" in _virsh("domblklist", domain)
 
 
+def strays(values: Values, known: set[str]) -> list[str]:
+    """Return what `discard` would remove."""
+    name, found = str(values["name"]), []
+    volumes = {}
+    for host in values.get("hosts") or ("server",):
+        domain = f"longrun-{name}-{host}"
+        if f'libvirt_domain.host["{host}"]' not in known and _virsh("domid", domain, check=False) and _belongs(domain, name):
+            found.append(f"domain {domain}")
+        volumes[f'libvirt_volume.root["{host}"]'] = f"{host}-root.qcow2"
+        volumes[f'libvirt_cloudinit_disk.host["{host}"]'] = f"{host}-cloud-init.iso"
+    # Half of a large file, where the copying of the image was interrupted.
+    image = Path(str(values.get("host_image") or image_path(int(values.get("debian_release", 13))))).name
+    volumes["libvirt_volume.image"] = image
+    volumes |= {f'libvirt_volume.boot["{kind}"]': f"{image}.{kind}" for kind in ("vmlinuz", "initrd")}
+    for address, volume in volumes.items():
+        # An image of one's own may bear any name.
+        if address not in known and not volume.endswith("-data.qcow2") and _virsh("vol-path", "--pool", f"longrun-{name}", volume, check=False):
+            found.append(f"volume {volume}")
+    if "libvirt_network.this" not in known and _virsh("net-uuid", f"longrun-{name}", check=False):
+        found.append(f"network longrun-{name}")
+    return found
+
+
 def discard(values: Values, known: set[str]) -> list[str]:
     """Remove what an interrupted `apply` made and Terraform's state does not hold; never a data volume.
 
@@ -260,31 +318,18 @@ def discard(values: Values, known: set[str]) -> list[str]:
     Returns:
         What was removed.
     """
-    name, removed = str(values["name"]), []
-    volumes = {}
-    for host in values.get("hosts") or ("server",):
-        domain = f"longrun-{name}-{host}"
-        if f'libvirt_domain.host["{host}"]' not in known and _virsh("domid", domain, check=False) and _belongs(domain, name):
-            _virsh("destroy", domain, check=False)
-            _virsh("undefine", domain)
-            removed.append(f"domain {domain}")
-        volumes[f'libvirt_volume.root["{host}"]'] = f"{host}-root.qcow2"
-        volumes[f'libvirt_cloudinit_disk.host["{host}"]'] = f"{host}-cloud-init.iso"
-    # Half of a large file, where the copying of the image was interrupted.
-    image = Path(str(values.get("host_image") or image_path(int(values.get("debian_release", 13))))).name
-    volumes["libvirt_volume.image"] = image
-    volumes |= {f'libvirt_volume.boot["{kind}"]': f"{image}.{kind}" for kind in ("vmlinuz", "initrd")}
-    for address, volume in volumes.items():
-        # An image of one's own may bear any name.
-        if address not in known and not volume.endswith("-data.qcow2") and _virsh("vol-path", "--pool", f"longrun-{name}", volume, check=False):
-            _virsh("vol-delete", "--pool", f"longrun-{name}", volume)
-            removed.append(f"volume {volume}")
-    network = f"longrun-{name}"
-    if "libvirt_network.this" not in known and _virsh("net-uuid", network, check=False):
-        _virsh("net-destroy", network, check=False)
-        _virsh("net-undefine", network)
-        removed.append(f"network {network}")
-    return removed
+    unknown = strays(values, known)
+    for thing in unknown:
+        match thing.split(" ", 1):
+            case ["domain", domain]:
+                _virsh("destroy", domain, check=False)
+                _virsh("undefine", domain)
+            case ["volume", volume]:
+                _virsh("vol-delete", "--pool", f"longrun-{values['name']}", volume)
+            case ["network", network]:
+                _virsh("net-destroy", network, check=False)
+                _virsh("net-undefine", network)
+    return unknown
 
 
 def is_running(values: Values) -> bool:

@@ -143,6 +143,16 @@ def test_nothing_to_stop(ec2: Any) -> None:  # noqa: ANN401
         aws.stop(VALUES)
 
 
+def test_what_is_started_is_foreseen(ec2: Any) -> None:  # noqa: ANN401
+    """A plan says so before it is done, and does not do it; other environments, and what runs, are not named."""
+    mine, _, other = launch(ec2, "unit"), launch(ec2, "unit"), launch(ec2, "unit-b")
+    assert aws.foresee(VALUES, print) == []
+    ec2.stop_instances(InstanceIds=[mine, other])
+    assert aws.foresee(VALUES, print) == [f"start instance {mine}"]
+    assert state(ec2, mine) == "stopped"
+    assert aws.strays(VALUES, set()) == []
+
+
 def test_leftovers(ec2: Any) -> None:  # noqa: ANN401
     """Whatever costs money or holds data is named, and only what is the environment's."""
     values = {**VALUES, "aws_bucket": "models"}

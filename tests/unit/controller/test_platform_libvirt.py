@@ -124,8 +124,10 @@ def test_what_the_state_holds_is_left_alone(hypervisor: Hypervisor) -> None:
 def test_what_an_interrupted_run_left_is_removed(hypervisor: Hypervisor) -> None:
     """Terraform would fail on each of these for ever, as it was made and not written down."""
     hypervisor.host("unit", "server")
+    strays = libvirt.strays(ONE, set())
+    assert not hypervisor.changes()
     removed = libvirt.discard(ONE, set())
-    assert removed == ["domain longrun-unit-server", "volume server-root.qcow2", "volume server-cloud-init.iso", "network longrun-unit"]
+    assert removed == strays == ["domain longrun-unit-server", "volume server-root.qcow2", "volume server-cloud-init.iso", "network longrun-unit"]
     assert (hypervisor.domains, hypervisor.networks) == ({}, set())
     assert libvirt.discard(ONE, set()) == []
 
@@ -230,6 +232,32 @@ def test_a_volume_does_not_shrink(hypervisor: Hypervisor) -> None:
     assert text.startswith("environments/unit/server.tfvars: data_size_gb is 30, but the data volume")
     assert text.endswith("none can shrink: write data_size_gb = 50")
     assert "\n" not in text
+    assert not hypervisor.changes()
+
+
+def test_growth_is_foreseen(hypervisor: Hypervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan is made before anything grows, so it has to be told; the image is built, for the plan looks for the kernel beside it."""
+    built: list[int] = []
+    monkeypatch.setattr(libvirt, "ensure_image", lambda release, _say: built.append(release))
+    for host, size_gb in (("data", 20), ("web", 50)):
+        hypervisor.host("unit", host, size_gb=size_gb)
+    values = {**TWO, "data_size_gb": 50}
+    assert libvirt.foresee(values, print) == ["enlarge the data volume of data from 20 to 50 GiB"]
+    assert libvirt.foresee({**values, "host_image": "/srv/debian.qcow2"}, print) == libvirt.foresee(values, print)
+    assert built == [13, 13]
+    assert not hypervisor.changes()
+    with pytest.raises(ProblemError, match="none can shrink: write data_size_gb = 50"):
+        libvirt.foresee({**TWO, "data_size_gb": 30}, print)
+    libvirt._grow(values, print)
+    assert libvirt.foresee(values, print) == []
+
+
+def test_one_volume_does_not_grow_where_another_would_shrink(hypervisor: Hypervisor) -> None:
+    """The refusal comes before the first change, whichever host is looked at first."""
+    for host, size_gb in (("data", 20), ("web", 50)):
+        hypervisor.host("unit", host, size_gb=size_gb)
+    with pytest.raises(ProblemError, match="the data volume of web has 50"):
+        libvirt._grow({**TWO, "data_size_gb": 30}, print)
     assert not hypervisor.changes()
 
 

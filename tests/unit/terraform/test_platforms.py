@@ -38,9 +38,10 @@ MINIMUM_RUNS = 30
 # These take whatever their type allows.
 UNCHECKED = {"host_image"}
 # What a platform's module has for the controller, beside Terraform.
-CONSTANTS = {"PROTECTED", "HOST", "PROVIDER", "PACKAGES"}
+CONSTANTS = {"PROTECTED", "HOST", "PROVIDER", "PACKAGES", "PREPARED"}
 FUNCTIONS = {
-    "preflight", "prepare", "terraform_variables", "process_environment", "discard", "start", "stop", "is_running", "leftovers", "explain",
+    "preflight", "prepare", "terraform_variables", "process_environment", "discard", "start", "stop", "is_running", "leftovers", "explain", "foresee",
+    "strays",
 }  # fmt: skip
 
 
