@@ -24,7 +24,7 @@ from longrun_controller.progress import Step
 PINS: dict[str, dict[str, str]] = tomllib.loads((ROOT / "requirements" / "tools.toml").read_text(encoding="utf-8"))
 # Commands, or files, and the Debian package that brings each; every platform adds its own.
 DEBIAN_PACKAGES = {"ssh": "openssh-client", "git": "git"}
-TEST_PACKAGES = {"shellcheck": "shellcheck"}
+TEST_PACKAGES = {"shellcheck": "shellcheck", "/usr/bin/chromium": "chromium"}
 # A new machine upgrades itself in its first minutes, and apt-get would give up at once.
 WAIT_FOR_APT = ("-o", "DPkg::Lock::Timeout=600")
 # From the first on, Go fetches the toolchain that a module names, like any module; requirements/go.in says why the last.

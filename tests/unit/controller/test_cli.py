@@ -1,34 +1,14 @@
 """The command line: a person's mistake is one line and status 1, before anything is made or deleted."""
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from longrun_controller import cli, secrets, status, tools
+from longrun_controller import secrets, status, tools
 from longrun_controller.environment import Environment
 from longrun_controller.errors import ProblemError
 from longrun_controller.platforms import PLATFORMS, container, libvirt, platform_of
 
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run one command in a root of its own; return status, standard output and standard error."""
-    assert project.is_dir()
-    # No step of these tests may get as far as an engine.
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent.sock")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["longrun-controller", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capfd.readouterr()
-        assert "Traceback" not in said.err
-        return int(ended.value.code or 0), said.out, said.err
-
-    return call
+from tests.unit.controller.conftest import Run
 
 
 @pytest.mark.parametrize(
@@ -36,6 +16,15 @@ def run(project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFix
     [
         (["up", "--env", "No Such"], "can't name a server"),
         (["up", "--env", "nosuch"], "there is no environment 'nosuch'"),
+        (["plan", "--env", "No Such"], "can't name a server"),
+        (["plan", "--env", "nosuch"], "there is no environment 'nosuch'"),
+        (["provision", "--env", "nosuch", "--plan", "0" * 64], "there is no environment 'nosuch'"),
+        (["provision", "--env", "local", "--plan", ""], "PLAN is empty: give the 64 digits"),
+        (["provision", "--env", "local", "--plan", " "], "PLAN ' ' is not a plan's digest: "),
+        (["provision", "--env", "local", "--plan", "0" * 63], "is not a plan's digest: "),
+        (["provision", "--env", "local", "--plan", "0" * 65], "is not a plan's digest: "),
+        (["provision", "--env", "local", "--plan", "0" * 64 + "\n"], "is not a plan's digest: "),
+        (["provision", "--env", "local", "--plan", "G" * 64], "that `make plan ENV=local` ends with"),
         (["deploy", "--env", "local"], "environment 'local' has no server yet"),
         (["users", "--env", "local"], "environment 'local' has no server yet"),
         (["verify", "--env", "local"], "environment 'local' has no server yet"),
@@ -88,7 +77,7 @@ def test_new_takes_the_platform_that_was_asked_for(run: Run, project: Path) -> N
 def test_an_unknown_platform_stops_before_anything_is_made(run: Run, project: Path) -> None:
     """A slip in server.tfvars must not leave a vault behind, nor a traceback."""
     (project / "environments/local/server.tfvars").write_text('platform = "contaner"\nname = "local"\n')
-    for command in ("tools", "up", "provision"):
+    for command in ("tools", "up", "plan", "provision"):
         code, out, err = run(command, "--env", "local")
         assert (code, out) == (1, "")
         assert "no platform 'contaner' (there are: container, " in " ".join(err.split())
@@ -120,7 +109,7 @@ def test_a_provider_that_only_tests_need_may_be_missing(run: Run, monkeypatch: p
     monkeypatch.setattr(tools, "ensure_provider", ensure_provider)
     code, _, err = run("tools", "--test", "--env", "local")
     assert code == 0
-    assert asked == ["provider-docker", "shellcheck", "tflint", "actionlint", *(platform_of(platform).PROVIDER for platform in PLATFORMS)]
+    assert asked == ["provider-docker", *tools.TEST_PACKAGES, "tflint", "actionlint", "act", *(platform_of(platform).PROVIDER for platform in PLATFORMS)]
     assert "provider-libvirt: nobody has it; the tests that need it are left out" in " ".join(err.split())
 
 
