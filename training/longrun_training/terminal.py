@@ -1,7 +1,9 @@
 """What a person sees of a run: steps with their times, a progress bar on a terminal, plain lines elsewhere."""
 
 import os
+import re
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +19,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 console = Console(file=sys.stderr, highlight=False)
 # Without a terminal, a long step reports this often how far it is.
 HEARTBEAT_SECONDS = 10.0
+RUN_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+_saying = threading.Lock()
+_said: set[str] | None = None
 
 Advance = Callable[[], None]
 
@@ -29,8 +35,25 @@ def quiet() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def distinct() -> Iterator[None]:
+    """Leave out notes that say of one run what was said of another: many runs that meet the same outage say it once."""
+    global _said  # noqa: PLW0603 - there is one screen
+    before, _said = _said, set()
+    try:
+        yield
+    finally:
+        _said = before
+
+
 def note(text: str) -> None:
     """Leave a line that stays on the screen."""
+    if _said is not None:
+        general = RUN_UUID.sub("", text)
+        with _saying:
+            if general in _said:
+                return
+            _said.add(general)
     console.print(f"  [dim]·[/] {escape(text)}", soft_wrap=True)
 
 

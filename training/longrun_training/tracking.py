@@ -1,422 +1,442 @@
-"""The tracking server as a run sees it: is it there, may we, and everything that is recorded. Only MLflow's public client is used."""
+"""Recording a run: each piece goes into a journal on disk first, and from there to the server as long as that answers.
 
-import logging
+The names of `server` and `records` that callers need are here as well.
+"""
+
+import io
+import json
 import os
-import re
-import time
+import platform
+import tempfile
+import threading
+import uuid as uuids
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import urlsplit
+from pathlib import Path, PurePosixPath
 
-import mlflow
-import mlflow.sklearn
 import requests
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
-from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.data.pandas_dataset import from_pandas
-from mlflow.entities import Dataset as LoggedDataset
-from mlflow.entities import DatasetInput, Experiment, InputTag, LifecycleStage, LoggedModelStatus, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.models import infer_signature
-from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
-from sklearn.ensemble import RandomForestRegressor
 
-from longrun_training import terminal
-from longrun_training.data import Dataset
-from longrun_training.errors import ProblemError, StoppedError
-from longrun_training.model import TRUSTED_TYPES, predict, requirements
+from longrun_training import records, terminal
+from longrun_training.courier import Courier, Patience
+from longrun_training.errors import OutageError, ProblemError, StoppedError
+from longrun_training.heartbeat import Heartbeat
+from longrun_training.records import LONGEST_PARAMETER, LONGEST_TAG, Description, LoggedData, Outcome
+from longrun_training.sending import MLMODEL, Beginning, Sender, claim
+from longrun_training.server import IMPATIENT_SECONDS, Server, calm, find_run, impatient, one_try, patience
+from longrun_training.spool import Entry, Journal, Kind, SpoolError, StoredFile, measure, now
 
-CONTRACT = 'eval "$(make -s env)"'
-# How long the first call, and the last one of a run that went wrong, wait for an answer.
-IMPATIENT_SECONDS = 4
-# What a server or the proxy before it answers while it restarts or is too busy; MLflow's client tries these again.
-RESTARTING = frozenset({408, 429, 502, 503, 504})
-UNAUTHORIZED, FORBIDDEN = 401, 403
-# How often a wait for the server is said to be one.
-NOTICE_SECONDS = 30.0
-# The example that is stored with a model, for its users to copy.
-EXAMPLE_ROWS = 5
-DIGEST_CHARACTERS = 12
-SHOWN_CHARACTERS = 200
+__all__ = ["Description", "LoggedData", "Outcome", "Recorder", "Server", "calm", "find_run", "record"]
 
-Failure = MlflowException | requests.RequestException
+# Kinds of runs that never add a version to the registered model, so that it need not be there.
+UNREGISTERED = frozenset({"calibration", "trial"})
 
 
-@contextmanager
-def _impatient() -> Iterator[None]:
-    """Make MLflow's client fail at once, where it would try again for minutes."""
-    wanted = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(IMPATIENT_SECONDS)}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+class Recorder:
+    """A run that is being recorded. No method waits for the server: a thread sends what the journal has, in order.
 
-
-class _RetryNotice(logging.Handler):
-    """Says that the server is being waited for, which MLflow's client does in silence."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self._said: float | None = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Turn urllib3's lines of a repeated request into one of ours, now and then."""
-        if str(record.msg).startswith("Retry") and (self._said is None or time.monotonic() - self._said > NOTICE_SECONDS):
-            self._said = time.monotonic()
-            terminal.note("the server does not answer or is restarting: trying again, for some minutes")
-
-
-@contextmanager
-def _telling_retries() -> Iterator[None]:
-    logger, notice = logging.getLogger("urllib3.connectionpool"), _RetryNotice()
-    level, propagate = logger.level, logger.propagate
-    logger.addHandler(notice)
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(notice)
-        logger.setLevel(level)
-        logger.propagate = propagate
-
-
-def _status(error: Failure) -> int | None:
-    """Return the HTTP status behind an error, or None where the server did not answer."""
-    for cause in _causes(error):
-        if isinstance(cause, requests.exceptions.RetryError):
-            found = re.search(r"too many (\d{3}) error", str(cause))
-            return int(found[1]) if found else None
-        if isinstance(cause, requests.HTTPError) and cause.response is not None:
-            return cause.response.status_code
-        if isinstance(cause, requests.RequestException | OSError):
-            return None
-    return int(error.get_http_status_code()) if isinstance(error, MlflowException) else None  # type: ignore[no-untyped-call]
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what is below it."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
-
-
-def _code(error: MlflowException) -> str:
-    return str(error.error_code)
-
-
-def _without_login(uri: str) -> str:
-    """Return an address without the user and the password that it may hold."""
-    return re.sub(r"//[^/]*@", "//", uri)
-
-
-def _plain(text: str) -> str:
-    """Return an answer without its HTML, cut to what a line can hold."""
-    bare = " ".join(re.sub(r"<[^>]*>", " ", text).split())
-    return bare if len(bare) <= SHOWN_CHARACTERS else bare[:SHOWN_CHARACTERS] + "…"
-
-
-@dataclass(frozen=True)
-class Server:
-    """A tracking server and the login for it.
+    A server that goes away is no error: one line says so, and the rest of the run waits in the spool. One that refuses (a password that was changed
+    meanwhile) does not stop the training either; the end of `record` says it.
 
     Attributes:
-        uri: Its address as MLflow's client takes it.
-        username: Who we are there; empty where the server asks nobody.
+        uuid: The run's name before and after it is on a server (tag `longrun.uuid`).
+        outcome: Where the run ended up; only there after the `record` block, however that ended.
     """
 
-    uri: str
-    username: str
+    outcome: Outcome
 
-    @classmethod
-    def from_environment(cls) -> "Server":
-        """Read the client contract.
-
-        Raises:
-            ProblemError: The address is missing or no address of a server, or the certificate is not there.
-        """
-        uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
-        if not uri:
-            message = f"MLFLOW_TRACKING_URI is not set, so there is no server to train against: {CONTRACT}"
-            raise ProblemError(message)
-        try:
-            parts = urlsplit(uri)
-            usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-        except ValueError:
-            usable = False
-        if not usable:
-            message = f"MLFLOW_TRACKING_URI is {_without_login(uri)!r}, which is not the address of a server (https://…): {CONTRACT}"
-            raise ProblemError(message)
-        certificate = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH", "")
-        if certificate and not Path(certificate).is_file():
-            message = f"MLFLOW_TRACKING_SERVER_CERT_PATH names {certificate}, which is no file here: {CONTRACT}"
-            raise ProblemError(message)
-        # The registry follows: a machine's MLFLOW_REGISTRY_URI would send the model to another server than the run.
-        mlflow.set_tracking_uri(uri)
-        mlflow.set_registry_uri(uri)
-        return cls(uri.rstrip("/"), os.environ.get("MLFLOW_TRACKING_USERNAME", ""))
+    def __init__(self, server: Server, beginning: Beginning, spool: Path, sender: Sender) -> None:
+        self.uuid = beginning.uuid
+        self._server = server
+        self._beginning = beginning
+        self._spool = spool
+        self._sender = sender
+        self._client = MlflowClient()
+        self._order = threading.Lock()
+        self._number = 0
+        self._parameters: dict[str, str] = {}
+        self._has_model = False
+        self._ended = False
+        # Where the spool could take nothing more, its journal is no longer complete.
+        self._journal: Journal | None = None
+        self._complete = True
+        self._full = ""
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._courier: Courier | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._made_model = False
 
     @property
-    def address(self) -> str:
-        """The address as it may be shown: without the password that it may hold."""
-        return _without_login(self.uri)
+    def run_id(self) -> str | None:
+        """The run on the server, once it is known there."""
+        return self._sender.run_id
 
-    def run_url(self, experiment_id: str, run_id: str) -> str:
-        """Return where MLflow's pages show a run."""
-        return f"{self.address}/#/experiments/{experiment_id}/runs/{run_id}"
+    @property
+    def ended(self) -> bool:
+        """Whether the run's end is recorded: nothing may follow."""
+        return self._ended
 
-    def find(self, experiment: str) -> Experiment | None:
-        """Reach the server, log in, and look the experiment up; change nothing.
+    @property
+    def url(self) -> str | None:
+        """Where MLflow's pages show the run, once it is on the server."""
+        if self._sender.run_id is None or self._sender.experiment_id is None:
+            return None
+        return self._server.run_url(self._sender.experiment_id, self._sender.run_id)
 
-        Fails within seconds where nobody answers, but waits for a server that says it is restarting.
-
-        Returns:
-            The experiment, or None where it is yet to be made.
-
-        Raises:
-            ProblemError: The server, the login or the experiment can't be used.
-        """
-        client, subject = MlflowClient(), f"experiment {experiment!r}"
-        with self._explaining(subject):
-            try:
-                with _impatient():
-                    found, restarting = client.get_experiment_by_name(experiment), False
-            except MlflowException as error:
-                if _status(error) not in RESTARTING:
-                    raise
-                restarting = True
-            if restarting:
-                terminal.note(f"{self.address} answers that it is restarting or busy: waiting for it, for some minutes")
-                found = client.get_experiment_by_name(experiment)
-        if found is not None and found.lifecycle_stage != LifecycleStage.ACTIVE:
-            message = f"{subject} is deleted: `mlflow experiments restore -x {found.experiment_id}` restores it, or take another --experiment"
-            raise ProblemError(message)
-        return found
-
-    @contextmanager
-    def _explaining(self, subject: str) -> Iterator[None]:
-        """Turn the client's errors into the line that a person reads; the subject is what the block works on."""
-        try:
-            yield
-        except (MlflowException, requests.RequestException) as error:
-            raise self._problem(error, subject) from error
-
-    def _problem(self, error: Failure, subject: str) -> ProblemError:
-        status = _status(error)
-        if status is None:
-            return ProblemError(self._unanswered(error))
-        return ProblemError(self._refused(status, subject) or self._strange(_plain(str(error))))
-
-    def _refused(self, status: int, subject: str) -> str | None:
-        if status == UNAUTHORIZED and not self.username:
-            return f"{self.address} wants a login: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or {CONTRACT}"
-        if status == UNAUTHORIZED:
-            return f"{self.address} does not accept the login of {self.username!r}: check MLFLOW_TRACKING_USERNAME and _PASSWORD, or {CONTRACT}"
-        if status == FORBIDDEN:
-            who, kind = repr(self.username) if self.username else "a client without a login", subject.partition(" ")[0]
-            return f"{who} may not write to {subject} on {self.address}: take another --{kind}, or ask its owner for the permission EDIT"
-        if status in RESTARTING:
-            return f"{self.address} answers {status} for too long: is it restarting? look with `make status`, then run this again"
-        return None
-
-    def _strange(self, said: str) -> str:
-        if "HTTP request was sent to HTTPS port" in said:
-            return f"{self.address} wants https: {CONTRACT}"
-        return f"{self.address} does not answer as MLflow does ({said}): check MLFLOW_TRACKING_URI, and the server with `make status`"
-
-    def _unanswered(self, error: Failure) -> str:
-        causes = list(_causes(error))
-        text = " ".join(str(cause) for cause in causes)
-        if any(isinstance(cause, requests.exceptions.SSLError) for cause in causes) or "TLS CA certificate" in text:
-            if "WRONG_VERSION_NUMBER" in text or "wrong version number" in text.lower():
-                return f"{self.address} does not speak TLS: is it http:// instead?"
-            if "mismatch" in text or "doesn't match" in text:
-                return f"{self.address} shows a certificate of another name: write MLFLOW_TRACKING_URI with the name that the certificate is for"
-            return f"the certificate of {self.address} is not trusted: set MLFLOW_TRACKING_SERVER_CERT_PATH to its authority's file, or {CONTRACT}"
-        if any(isinstance(cause, requests.exceptions.ProxyError) for cause in causes):
-            return f"{self.address} can't be reached through the proxy: check HTTPS_PROXY and NO_PROXY"
-        reasons = {
-            "Connection refused": "connection refused",
-            "Failed to resolve": "no such name",
-            "Name or service not known": "no such name",
-            "No route to host": "no route",
-            "Network is unreachable": "no network",
-            "timed out": f"no answer within {IMPATIENT_SECONDS} s",
-            "timeout": f"no answer within {IMPATIENT_SECONDS} s",
-            "Connection aborted": "it hung up",
-        }
-        reason = next((reason for part, reason in reasons.items() if part in text), _plain(str(error)))
-        return f"{self.address} can't be reached ({reason}): is the server up (`make status`), and is MLFLOW_TRACKING_URI right?"
-
-    @contextmanager
-    def run(self, experiment: str, model: str, found: Experiment | None, tags: Mapping[str, str]) -> Iterator["Run"]:
-        """Create a run and end it the way the block ends: FINISHED, FAILED, or KILLED on a signal.
-
-        Args:
-            experiment: Its name.
-            model: The registered model that the run may add a version to.
-            found: The experiment as `find` found it.
-            tags: What the run is marked with from its beginning.
-
-        Raises:
-            ProblemError: The server can't be used, at the beginning or later.
-        """
-        client = MlflowClient()
-        # The model comes first: it is taken back where we may not use the experiment, and an experiment can't be.
-        with _telling_retries(), self._explaining(f"experiment {experiment!r}"), self._claimed(client, model):
-            experiment_id = found.experiment_id if found else _create_experiment(client, experiment)
-            run_id = client.create_run(experiment_id, tags=dict(tags)).info.run_id
-            run = Run(client, experiment_id, run_id, model, self.run_url(experiment_id, run_id))
-            try:
-                with self._explaining(f"model {model!r}"):
-                    yield run
-                    client.set_terminated(run_id)
-            except ProblemError as error:
-                message = f"{error} ({run.end('FAILED')})"
-                raise ProblemError(message) from error
-            except StoppedError as stop:
-                stop.add_note(run.end("KILLED"))
-                raise
-            except BaseException as error:
-                error.add_note(run.end("FAILED"))
-                raise
-
-    @contextmanager
-    def _claimed(self, client: MlflowClient, model: str) -> Iterator[None]:
-        """Make the registered model before the work begins, and take it back where the block fails and nobody added a version.
-
-        A server that keeps its models to their owners answers 403 for another's model and for none alike: only making it tells.
-        """
-        with self._explaining(f"model {model!r}"):
-            made = _make_model(client, model)
-        try:
-            yield
-        except BaseException:
-            if made:
-                with suppress(MlflowException, requests.RequestException, StoppedError), _impatient():
-                    if not client.get_registered_model(model).latest_versions:
-                        client.delete_registered_model(model)
-            raise
-
-
-def _make_model(client: MlflowClient, name: str) -> bool:
-    """Make a registered model; return False where it is there already and may be read."""
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if _code(error) != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
-            raise
-    else:
-        return True
-    client.get_registered_model(name)
-    return False
-
-
-def _create_experiment(client: MlflowClient, name: str) -> str:
-    try:
-        return client.create_experiment(name)
-    except MlflowException as error:
-        if _code(error) != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
-            raise
-    # Another pipeline made it since we looked.
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        message = f"experiment {name!r} was deleted while it was being made: run this again"
-        raise ProblemError(message)
-    return found.experiment_id
-
-
-class Run:
-    """A run that is being recorded."""
-
-    def __init__(self, client: MlflowClient, experiment_id: str, run_id: str, model: str, url: str) -> None:
-        self._client = client
-        self._registered_model = model
-        self._model_id: str | None = None
-        self.experiment_id = experiment_id
-        self.run_id = run_id
-        self.url = url
-
-    def end(self, status: str) -> str:
-        """Mark a run that did not finish, and its unfinished model, without waiting long; return what to say about it."""
-        try:
-            with _impatient():
-                self._client.set_terminated(self.run_id, status)
-                if self._model_id:
-                    self._client.finalize_logged_model(self._model_id, LoggedModelStatus.FAILED)
-        except (MlflowException, requests.RequestException, StoppedError):
-            pass
-        else:
-            return f"the run is marked {status}: {self.url}"
-        return f"the server could not be told, so the run still looks open: {self.url}"
+    # What is recorded
 
     def log_parameters(self, parameters: Mapping[str, object]) -> None:
-        """Record what the run was started with."""
-        self._client.log_batch(self.run_id, params=[Param(name, str(value)) for name, value in parameters.items()])
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Mark the run."""
-        self._client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        """Record what the run was started with, as `str(value)`; a name can't get another value later."""
+        texts = {name: str(value)[:LONGEST_PARAMETER] for name, value in parameters.items()}
+        for name, text in texts.items():
+            if self._parameters.setdefault(name, text) != text:
+                message = f"parameter {name!r} is {self._parameters[name]!r} already and can't become {text!r}"
+                raise ValueError(message)
+        if texts:
+            self._record(Kind.PARAMETERS, texts)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Record metrics of one step; MLflow copies those of step 0 to the model that is logged later."""
-        now = int(time.time() * 1000)
-        self._client.log_batch(self.run_id, metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
+        """Record metrics of one step, with the time of this call; NaN and infinities are kept. Those of step 0 are the logged model's too."""
+        if metrics:
+            self._record(Kind.METRICS, {"values": {name: float(value) for name, value in metrics.items()}, "step": step, "time": now()})
 
-    def log_dataset(self, dataset: Dataset) -> None:
-        """Record the data set as the run's input: name, digest, source, schema and size, not the rows themselves."""
-        digest = dataset.sha256[:DIGEST_CHARACTERS]
-        if isinstance(dataset.source, Path):
-            made = from_pandas(dataset.table, str(dataset.source), dataset.target, dataset.name, digest)
-        else:
-            source = CodeDatasetSource({"mlflow.source.name": dataset.source})
-            made = from_pandas(dataset.table, source, dataset.target, dataset.name, digest)
-        self._client.log_inputs(self.run_id, [DatasetInput(LoggedDataset(**made.to_dict()), [InputTag("mlflow.data.context", "training")])])
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Mark the run; a later value replaces an earlier one."""
+        if tags:
+            self._record(Kind.TAGS, {name: value[:LONGEST_TAG] for name, value in tags.items()})
 
-    def log_figure(self, figure: Figure, name: str) -> None:
-        """Store a figure as `figures/<name>`, a PNG."""
-        self._client.log_figure(self.run_id, figure, f"figures/{name}")
+    def log_dataset(self, dataset: LoggedData) -> None:
+        """Record a data set as the run's input."""
+        self._record(Kind.DATASET, vars(dataset))
 
-    def log_json(self, content: Mapping[str, object], name: str) -> None:
+    def log_figure(self, figure: Figure, path: str) -> None:
+        """Store a figure as the artifact `path`, in the format of its ending."""
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=PurePosixPath(path).suffix.removeprefix(".") or "png")
+        self._artifact(path, drawn.getvalue())
+
+    def log_json(self, content: Mapping[str, object], path: str) -> None:
         """Store a mapping as a JSON artifact."""
-        self._client.log_dict(self.run_id, dict(content), name)
+        self._artifact(path, (json.dumps(dict(content), indent=2, ensure_ascii=False) + "\n").encode())
 
-    def log_model(self, forest: RandomForestRegressor, dataset: Dataset, parameters: Mapping[str, object]) -> None:
-        """Store the model with signature, example and requirements, as a logged model of this run."""
-        example = dataset.features.head(EXAMPLE_ROWS)
-        # Made by hand: log_model alone would put it into the experiment of MLFLOW_EXPERIMENT_ID or into the default one.
-        logged = mlflow.initialize_logged_model(
-            self._registered_model,
-            source_run_id=self.run_id,
-            params={name: str(value) for name, value in parameters.items()},
-            model_type="regressor",
-            experiment_id=self.experiment_id,
-        )
-        self._model_id = logged.model_id
-        mlflow.sklearn.log_model(
-            forest,
-            name=self._registered_model,
-            run_id=self.run_id,
-            model_id=logged.model_id,
-            signature=infer_signature(dataset.features, predict(forest, example)),
-            input_example=example,
-            pip_requirements=requirements(),
-            serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_SKOPS,
-            skops_trusted_types=TRUSTED_TYPES,
-        )
+    def log_text(self, text: str, path: str) -> None:
+        """Store a text as an artifact, UTF-8."""
+        self._artifact(path, text.encode())
 
-    def register_model(self) -> str:
-        """Make the logged model the next version of the registered model, and return the version."""
-        version = mlflow.register_model(f"models:/{self._model_id}", self._registered_model)
-        self._model_id = None
-        return str(version.version)
+    def log_file(self, source: Path, path: str) -> None:
+        """Store a file as the artifact `path`; its content is taken now, byte for byte, so the file may be removed afterwards."""
+        self._artifact(path, source)
+
+    def _artifact(self, path: str, source: Path | bytes) -> None:
+        parts = PurePosixPath(path)
+        if parts.is_absolute() or not parts.name or ".." in parts.parts or str(parts) != path:
+            message = f"{path!r} is no path of an artifact: write it relative, with slashes and without `..`"
+            raise ValueError(message)
+        self._record(Kind.ARTIFACT, {}, {path: source})
+
+    def log_model(self, folder: Path, *, parameters: Mapping[str, object], model_type: str) -> None:
+        """Store a model as a logged model of this run, named after the registered model. At most one a run, after the metrics that describe it.
+
+        Args:
+            folder: As `mlflow.sklearn.save_model` wrote it; its content is taken now, so it may be removed afterwards (but not changed in place).
+            parameters: Of the model.
+            model_type: `regressor` or `classifier`.
+        """
+        if self._has_model or not (folder / MLMODEL).is_file():
+            message = "a run has one model" if self._has_model else f"{folder} holds no {MLMODEL}: mlflow.sklearn.save_model writes it"
+            raise ValueError(message)
+        found = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        sources = {path.relative_to(folder).as_posix(): path for path in found}
+        texts = {name: str(value) for name, value in parameters.items()}
+        self._record(Kind.MODEL, {"parameters": texts, "model_type": model_type}, sources, copy=False)
+        self._has_model = True
+
+    def register(self, alias: str | None = "candidate") -> None:
+        """Make the logged model the next version of the registered model; the version's number is in `outcome` after the block."""
+        if not self._has_model:
+            message = "there is no model to register: log_model comes first"
+            raise ValueError(message)
+        self._record(Kind.REGISTER, {"alias": alias})
+
+    # The journal
+
+    def _record(self, kind: Kind, content: Mapping[str, object], sources: Mapping[str, Path | bytes] | None = None, *, copy: bool = True) -> None:
+        with self._order:
+            self._number += 1
+            files = self._take(self._number, sources, copy=copy) if sources else ()
+            entry = Entry(self._number, now(), kind, content, files)
+            self._write(entry)
+            carried = self._carrying
+            if self._courier is not None and carried:
+                self._courier.put(entry)
+        # A file that the spool could not take is sent at once, before its owner removes it.
+        if self._courier is not None and any(Path(file.local).is_absolute() for file in files):
+            carried = self._courier.settle()
+        if not carried and not self._complete:
+            raise ProblemError(self._homeless())
+
+    @property
+    def _carrying(self) -> bool:
+        return self._courier is not None and not self._courier.gave_up
+
+    def _take(self, number: int, sources: Mapping[str, Path | bytes], *, copy: bool) -> tuple[StoredFile, ...]:
+        if self._journal is not None and self._complete:
+            try:
+                return self._journal.take(number, sources, copy=copy)
+            except SpoolError as error:
+                self._incomplete(error, warn=self._carrying)
+        kept = []
+        for path, source in sources.items():
+            lies = source.resolve() if isinstance(source, Path) else self._scratched(number, path, source)
+            kept.append(StoredFile(path, str(lies), *measure(lies)))
+        return tuple(kept)
+
+    def _scratched(self, number: int, path: str, content: bytes) -> Path:
+        """Write what only memory holds where the machine keeps what is not kept; MLflow's client sends files only."""
+        try:
+            if self._scratch is None:
+                self._scratch = tempfile.TemporaryDirectory(prefix="longrun-")
+            target = Path(self._scratch.name, str(number), PurePosixPath(path).name)
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(content)
+        except OSError as error:
+            message = f"neither the spool {self._spool} nor {tempfile.gettempdir()} can be written ({error.strerror}): free some space, or set TMPDIR"
+            raise ProblemError(message) from error
+        return target
+
+    def _write(self, entry: Entry) -> None:
+        if self._journal is None or not self._complete:
+            return
+        try:
+            self._journal.append(entry)
+        except SpoolError as error:
+            self._incomplete(error, warn=self._carrying)
+
+    def _incomplete(self, error: SpoolError, *, warn: bool) -> None:
+        """Note that the journal ends here; what comes after it is only sent."""
+        self._complete = False
+        self._full = str(error)
+        if warn:
+            terminal.note(f"the spool {self._spool} can't be written ({error}): the run goes to the server only, and is lost should that go away")
+
+    def _homeless(self) -> str:
+        kept = f"; what was recorded before is kept in {self._journal.folder}" if self._journal else ""
+        return f"{self._server.address} is away, and the spool {self._spool} can't be written ({self._full}): free some space or take another --spool{kept}"
+
+    # From the beginning to the end
+
+    def begin(self, found_experiment: str | None, outage: OutageError | None) -> None:
+        """Open the journal, and the run on the server where that answers.
+
+        Args:
+            found_experiment: Its id, where it is there already.
+            outage: Why the server can't be used; None where it answers.
+
+        Raises:
+            ProblemError: The server refuses; or it is away and the spool can't be written.
+        """
+        self._number = 1
+        try:
+            self._journal = Journal.create(self._spool, self.uuid)
+            self._journal.append(Entry(1, now(), Kind.BEGIN, vars(self._beginning)))
+        except SpoolError as error:
+            self._incomplete(error, warn=outage is None)
+        self._sender.experiment_id = found_experiment
+        if outage is None:
+            try:
+                self._open()
+            except OutageError as error:
+                outage = error
+            except BaseException:
+                self._abandon()
+                raise
+        if outage is not None:
+            if not self._complete:
+                self._discard()
+                raise ProblemError(self._homeless())
+            terminal.note(f"{outage}; the run is kept in {self._kept} until `longrun sync`")
+
+    @property
+    def _kept(self) -> Path:
+        return self._journal.folder if self._journal else self._spool
+
+    def _open(self) -> None:
+        """Make the run on the server. The model comes first: it is taken back where we may not use the experiment, and an experiment can't be."""
+        wait = Patience(self._server, patience())
+        model, experiment = self._beginning.model, self._beginning.experiment
+        if self._beginning.kind not in UNREGISTERED:
+            self._made_model = wait(lambda: claim(self._client, model), f"model {model!r}", self._look)
+        wait(self._sender.begin, f"experiment {experiment!r}", self._look)
+        self._courier = Courier(self._sender, wait, f"model {model!r}", self._lost)
+        self._courier.start()
+        self._heartbeat = Heartbeat(self._client, str(self._sender.run_id))
+        self._heartbeat.start()
+
+    def _look(self) -> None:
+        self._sender.careful = True
+
+    def _lost(self, error: ProblemError) -> None:
+        """Say that the courier stopped; where the journal is not complete, the next record raises instead."""
+        if self._complete:
+            terminal.note(f"{error}; the training goes on, and the run is kept in {self._kept} until `longrun sync`")
+
+    def _abandon(self) -> None:
+        """Leave nothing behind of a run that could not begin."""
+        self._take_back()
+        experiment = self._sender.experiment_id
+        if experiment is not None:
+            # Its answer may have been lost or interrupted.
+            with suppress(MlflowException, requests.RequestException, StoppedError), impatient():
+                for run in self._client.search_runs([experiment], f"tags.`{records.UUID}` = '{self.uuid}'"):
+                    self._client.set_terminated(str(run.info.run_id), "KILLED")
+        self._discard()
+
+    def _take_back(self) -> None:
+        """Delete the registered model where we made it and nobody added a version."""
+        if not self._made_model or self._sender.version is not None or (self._courier is not None and self._courier.outage is not None):
+            return
+        with suppress(MlflowException, requests.RequestException, StoppedError), impatient():
+            if not self._client.get_registered_model(self._beginning.model).latest_versions:
+                self._client.delete_registered_model(self._beginning.model)
+
+    def _discard(self) -> None:
+        if self._journal is not None:
+            self._journal.remove()
+            self._journal = None
+
+    def complete(self) -> None:
+        """End a run that did what it should, and wait until the server has all of it or has gone.
+
+        Raises:
+            ProblemError: The server refuses part of the run; all of it is in the spool.
+        """
+        self._end("FINISHED")
+        if self._courier is None:
+            return
+        if self._courier.finish(hurry=False):
+            self._discard()
+            return
+        problem = self._courier.problem
+        if problem is None and not self._complete:
+            raise ProblemError(self._homeless())
+        if isinstance(problem, ProblemError):
+            told = self._tell("FAILED")
+            message = f"{problem} ({told}; all of it is kept in {self._kept}: put this right, then `longrun sync`)"
+            raise ProblemError(message) from problem
+        if problem is not None:
+            problem.add_note(f"the run is kept in {self._kept}")
+            raise problem
+
+    def break_off(self, status: str) -> str:
+        """End a run that did not finish, FAILED or KILLED, without waiting long; return what to say about it."""
+        with suppress(ProblemError):
+            self._end(status)
+        if self._courier is None:
+            return f"the run is kept in {self._kept} until `longrun sync`"
+        if self._courier.finish(hurry=True, seconds=IMPATIENT_SECONDS if status == "KILLED" else None):
+            self._discard()
+            return f"the run is marked {status}: {self.url}"
+        told = self._tell(status)
+        return f"{told}; the rest of it is kept in {self._kept} until `longrun sync`" if self._complete else told
+
+    def _end(self, status: str) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+        time_of_end = now()
+        with suppress(ProblemError):
+            self.set_tags({records.DURATION: f"{(time_of_end - self._beginning.start) / 1000:.3f}"})
+        end = {"status": status, "time": time_of_end}
+        if self._journal is not None and not self._complete and status != "FINISHED":
+            # A run that failed because the spool is full may end there: a row is small.
+            with suppress(SpoolError):
+                self._journal.append(Entry(self._number + 1, time_of_end, Kind.END, end))
+        self._record(Kind.END, end)
+
+    def _tell(self, status: str) -> str:
+        """Mark the run past the courier, who is stuck or has given up."""
+        run_id = self._sender.run_id
+        try:
+            with impatient():
+                self._client.set_terminated(str(run_id), status)
+        except (MlflowException, requests.RequestException, StoppedError):
+            return f"the server could not be told, so the run still looks open: {self.url}"
+        return f"the run is marked {status}: {self.url}"
+
+    def close(self) -> None:
+        """Let go of everything, and say in `outcome` where the run is."""
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+        self._take_back()
+        spooled = None
+        if self._journal is not None:
+            # A courier that is stuck must not find the journal gone; it ends with the process.
+            spooled = self._journal.folder
+            self._journal.close()
+        if self._scratch is not None:
+            self._scratch.cleanup()
+        sender = self._sender
+        self.outcome = Outcome(self.uuid, sender.run_id, sender.experiment_id, sender.version, self.url, spooled)
+
+
+@contextmanager
+def record(description: Description, *, spool: Path, server: Server) -> Iterator[Recorder]:
+    """Record a run, and end it the way the block ends: FINISHED, FAILED (any exception), or KILLED (StoppedError, KeyboardInterrupt).
+
+    A server that is away is found out within 5 s, and the run is only spooled; a line says so. Login, permission and address are checked
+    before the block begins. An exception that leaves the block has a note that says where the run is; a ProblemError has it in its line.
+
+    Args:
+        description: What the run is.
+        spool: The folder of runs that wait; made where it is missing.
+        server: Where to; `Server.from_environment()`.
+
+    Raises:
+        ProblemError: The server refuses, at the beginning or later; or it is away and the spool can't be written.
+    """
+    with calm(), one_try():
+        outage, experiment = None, None
+        try:
+            found = server.preflight(description.experiment)
+            experiment = found.experiment_id if found else None
+        except OutageError as error:
+            outage = error
+        recorder = _recorder(description, spool, server)
+        recorder.begin(experiment, outage)
+        try:
+            yield recorder
+            recorder.complete()
+        except (StoppedError, KeyboardInterrupt) as stop:
+            stop.add_note(recorder.break_off("KILLED"))
+            raise
+        except ProblemError as error:
+            if recorder.ended:
+                raise
+            message = f"{error} ({recorder.break_off('FAILED')})"
+            raise type(error)(message) from error
+        except BaseException as error:
+            if not recorder.ended:
+                error.add_note(recorder.break_off("FAILED"))
+            raise
+        finally:
+            recorder.close()
+
+
+def _recorder(description: Description, spool: Path, server: Server) -> Recorder:
+    uuid, start = str(uuids.uuid4()), now()
+    tags = {
+        **{name: value[:LONGEST_TAG] for name, value in description.tags.items()},
+        records.UUID: uuid,
+        records.MODEL: description.model,
+        records.KIND: description.kind,
+        records.HOST: f"{platform.node()} {os.getpid()}",
+        records.HEARTBEAT: str(start),
+    }
+    if description.parent:
+        tags[records.PARENT] = description.parent
+    beginning = Beginning(uuid, description.experiment, description.model, description.kind, description.parent, server.address, start, tags)
+    return Recorder(server, beginning, spool, Sender(MlflowClient(), beginning, spool / uuid, careful=False))

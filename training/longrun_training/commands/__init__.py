@@ -1,0 +1,1 @@
+"""One module a verb: what its options are, and what it prints."""
