@@ -100,11 +100,13 @@ def test_second_training_joins_the_first(server: Server) -> None:
     assert set(runs_of(client, "diabetes")) == {*before, run_id}
     assert versions_of(client, "diabetes") == [1, 2]
     artifacts = artifacts_of(client, run_id)
-    assert {"figures/residuals.png", "figures/importance.png", "environment.json"} <= set(artifacts)
+    assert {"figures/residuals.png", "figures/importance.png", "environment.json", "predictions.parquet", "configuration.json"} <= set(artifacts)
     assert artifacts_of(client, run_id) == artifacts
     # Same code, same data, same seed: the two runs tell the same.
     first, second = (api(client, "runs/get", run_id=each)["run"]["data"] for each in (before[0], run_id))
-    metrics = [{metric["key"]: metric["value"] for metric in data["metrics"]} for data in (first, second)]
+    measured = {"latency_ms", "duration_seconds"}
+    metrics = [{metric["key"]: metric["value"] for metric in data["metrics"] if metric["key"] not in measured} for data in (first, second)]
+    assert "holdout_rmse" in metrics[0]
     assert metrics[0] == metrics[1]
     assert metrics[0]["holdout_rmse"] > 0
 
@@ -248,16 +250,27 @@ def test_only_two_ports_answer_from_outside(server: Server) -> None:
     assert found == [22, 443]
 
 
-def test_login_problems_are_one_line(server: Server) -> None:
-    """A wrong password and an unreachable server are told at once, in one line, with what to do."""
-    program = ROOT / "training/.venv/bin/longrun"
+def test_login_problems_are_one_line(server: Server, tmp_path: Path) -> None:
+    """A wrong password is told at once, in one line, with what to do; a server that can't be reached loses no run: `longrun sync` sends it later."""
+    program, spool = ROOT / "training/.venv/bin/longrun", str(tmp_path / "spool")
     client = server.client()
-    for change, word in (({"MLFLOW_TRACKING_PASSWORD": "wrong"}, "login"), ({"MLFLOW_TRACKING_URI": "https://localhost:1"}, "reach")):
-        failed = run([program, "train"], environment={**client, **change}, check=False, timeout=60)
-        lines = [line for line in failed.stderr.splitlines() if line.strip()]
-        assert failed.status == 1
-        assert len(lines) == 1, failed.stderr
-        assert word in lines[0], lines
+    before = runs_of(client, "diabetes")
+    failed = run([program, "train", "--spool", spool], environment={**client, "MLFLOW_TRACKING_PASSWORD": "wrong"}, check=False, timeout=60)
+    lines = [line for line in failed.stderr.splitlines() if line.strip()]
+    assert failed.status == 4
+    assert len(lines) == 1, failed.stderr
+    assert "login" in lines[0], lines
+    away = run([program, "train", "--repeats", "1", "--spool", spool], environment={**client, "MLFLOW_TRACKING_URI": "https://localhost:1"}, timeout=120)
+    assert "can't be reached" in away.stderr
+    assert "longrun sync" in away.stderr
+    assert runs_of(client, "diabetes") == before
+    meant = run([program, "sync", "--spool", spool], environment=client, check=False)
+    assert meant.status != 0, "a run that was meant for one server must not reach another unasked"
+    assert "https://localhost:1" in meant.stderr
+    run([program, "sync", "--spool", spool, "--any-server"], environment=client)
+    assert len(runs_of(client, "diabetes")) == len(before) + 1
+    assert run([program, "sync", "--spool", spool], environment=client).status == 0
+    assert len(runs_of(client, "diabetes")) == len(before) + 1
 
 
 # --- mistakes ---
