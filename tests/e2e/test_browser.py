@@ -94,11 +94,13 @@ def test_nobody_gets_in_without_a_login(server: Server, base: str) -> None:
 def test_runs_of_several_pipelines(page: Page, base: str, server: Server, experiment: str, runs: list[str], pictures: Path) -> None:
     """The experiment's page lists every pipeline's run with its metrics."""
     page.goto(f"{base}/#/experiments/{experiment}/runs")
+    # The menu would close again when the runs arrive, so they come first.
+    expect(page.locator(f"a[href*='/experiments/{experiment}/runs/']").nth(2)).to_be_visible()
     # MLflow hides the metrics until somebody asks for them.
-    page.get_by_text("Show more columns").first.click()
+    page.get_by_role("button", name="Columns").locator("visible=true").first.click()
     page.get_by_placeholder("Search columns").fill("holdout")
     for metric in SHOWN:
-        page.get_by_text(metric, exact=True).first.click()
+        page.get_by_text(metric, exact=True).locator("visible=true").first.click()
     page.keyboard.press("Escape")
     client = server.client("admin")
     for run in runs[:3]:

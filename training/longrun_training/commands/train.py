@@ -57,7 +57,9 @@ def train(  # noqa: PLR0913, PLR0917 - one argument an option
     dask: Annotated[str | None, typer.Option(metavar="ADDRESS", help="With --sweep: measure on the Dask cluster of this scheduler, tcp://host:8786.")] = None,
     spool: SpoolFolder = SPOOL,
     *,
-    sweep: Annotated[bool, typer.Option("--sweep", help="Try every combination of [sweep] parameters, each as a child run, and train the best.")] = False,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Try every combination of the parameters in \\[sweep], each as a child run, and train the best.")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Train a model, cross-validate it, and register it as a new version.
