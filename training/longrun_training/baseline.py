@@ -114,14 +114,15 @@ def _passed(place: Place, branch: str) -> str:
 
     A head branch of a fork may be called main too, so the pull request's tag must be missing.
     """
-    wanted = _filter({KIND: "train", MODEL: place.model, lookup.BRANCH: branch, lookup.EXIT_STATUS: "0"})
-    return f"{wanted} and tags.`{lookup.PULL_REQUEST}` IS NULL"
+    wanted = _filter({MODEL: place.model, lookup.BRANCH: branch, lookup.EXIT_STATUS: "0"})
+    return f"{wanted} and {lookup.WITH_MODEL} and tags.`{lookup.PULL_REQUEST}` IS NULL"
 
 
 def _is_of(run: Run, place: Place, branch: str) -> bool:
     """Say the rest of the same of a run that is known to be finished and to have passed."""
     tags = run.data.tags
-    return (tags.get(KIND), tags.get(MODEL), tags.get(lookup.BRANCH)) == ("train", place.model, branch) and not tags.get(lookup.PULL_REQUEST)
+    with_model = tags.get(KIND, lookup.WITHOUT_MODEL[0]) not in lookup.WITHOUT_MODEL
+    return with_model and (tags.get(MODEL), tags.get(lookup.BRANCH)) == (place.model, branch) and not tags.get(lookup.PULL_REQUEST)
 
 
 def _search(place: Place, wanted: str, count: int, token: str | None = None) -> PagedList[Run]:

@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from longrun_training.errors import ProblemError
 from longrun_training.judgement import RunReference
+from longrun_training.records import KIND
 from longrun_training.server import Server, find_run
 
 COMMIT, BRANCH = "mlflow.source.git.commit", "mlflow.source.git.branch"
@@ -27,6 +28,9 @@ RUN_ID = re.compile(r"[0-9a-f]{32}")
 RUN_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 VERSION = re.compile(r"[0-9]{1,18}")
 FINISHED = "FINISHED"
+# The kinds of run that measure and bring no model to judge; all others (`train`, `sweep`) do. MLflow's filters know no "one of".
+WITHOUT_MODEL = ("calibration", "trial")
+WITH_MODEL = " and ".join(f"tags.`{KIND}` != '{kind}'" for kind in WITHOUT_MODEL)
 
 
 @dataclass(frozen=True)

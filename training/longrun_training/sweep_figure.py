@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -55,16 +55,16 @@ def draw(points: Sequence[Point], metric: str, dataset: Dataset) -> Figure:
     names = [name for name in points[0].parameters if len({repr(point.parameters[name]) for point in points}) > 1][:SHOWN_PARAMETERS]
     figure = Figure(figsize=(5.5 + 2.8 * len(names), 4.6), layout="constrained")
     panels = figure.subplots(1, 1 + len(names), sharey=True, squeeze=False, width_ratios=[2.0, *([1.0] * len(names))])[0]
-    _draw_sorted(panels[0], shown)
-    unit = f" ({dataset.unit})" if kind.in_unit and dataset.unit else ""
-    panels[0].set_ylabel(f"cross-validation {kind.title}{unit}, {kind.direction} is better")
+    _draw_sorted(panels[0], shown, "lower right" if kind.direction == "lower" else "lower left")
+    unit = f"{dataset.unit}, " if kind.in_unit and dataset.unit else ""
+    panels[0].set_ylabel(f"cross-validation {kind.title}\n({unit}{kind.direction} is better)")
     panels[0].set_title(f"Sweep: {dataset.name}, {len(shown)} trials")
     for axes, name in zip(panels[1:], names, strict=True):
         _draw_parameter(axes, shown, name)
     return figure
 
 
-def _draw_sorted(axes: "Axes", shown: Sequence[Point]) -> None:
+def _draw_sorted(axes: "Axes", shown: Sequence[Point], corner: Literal["lower left", "lower right"]) -> None:
     ranks = list(range(1, len(shown) + 1))
     if len(shown) <= SPREADS:
         axes.errorbar(ranks, [p.value for p in shown], yerr=[p.spread for p in shown], fmt="none", ecolor=GREY, alpha=0.5, label="± 1 deviation of the folds")
@@ -73,7 +73,7 @@ def _draw_sorted(axes: "Axes", shown: Sequence[Point]) -> None:
     axes.scatter([rank], [best.value], s=90, marker="*", color=RED, zorder=4, label=f"best: trial {best.number}, {best.value:.4g}")
     axes.set_xlabel("rank")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(loc="best", fontsize=9, framealpha=0.9, edgecolor="none")
+    axes.legend(loc=corner, fontsize=9, framealpha=0.9, edgecolor="none")
 
 
 def _draw_parameter(axes: "Axes", shown: Sequence[Point], name: str) -> None:

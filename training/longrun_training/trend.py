@@ -14,7 +14,7 @@ from mlflow.entities import Run
 from longrun_training import lookup
 from longrun_training.config import Direction
 from longrun_training.judgement import Comparison, Judgement, RunReference, Verdict
-from longrun_training.records import KIND, MODEL
+from longrun_training.records import MODEL
 from longrun_training.scores import METRICS
 from longrun_training.wording import decimals, metric_name, words
 
@@ -122,8 +122,8 @@ def _point(run: Run, versions: Mapping[str, str]) -> Point:
 
 def _history(client: MlflowClient, experiment_id: str, judgement: Judgement, branch: str) -> list[Run]:
     """Return the last judged runs of the branch, newest first, in one search. A fork's branch may be called main too: none of a pull request."""
-    wanted = {KIND: "train", MODEL: judgement.model, lookup.BRANCH: branch}
-    clauses = [f"attributes.status = '{lookup.FINISHED}'", f"tags.`{lookup.PULL_REQUEST}` IS NULL", f"tags.`{lookup.VERDICT}` IS NOT NULL"]
+    wanted = {MODEL: judgement.model, lookup.BRANCH: branch}
+    clauses = [f"attributes.status = '{lookup.FINISHED}'", lookup.WITH_MODEL, f"tags.`{lookup.PULL_REQUEST}` IS NULL", f"tags.`{lookup.VERDICT}` IS NOT NULL"]
     clauses += [f"tags.`{name}` = {lookup.quoted(value)}" for name, value in wanted.items()]
     # One more than are shown: the candidate may be among them.
     found = client.search_runs([experiment_id], " and ".join(clauses), max_results=MOST_RUNS + 1, order_by=["attributes.start_time DESC"])

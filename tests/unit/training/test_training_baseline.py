@@ -117,7 +117,8 @@ def test_the_merge_base_wins(bench: Bench, history: list[str], monkeypatch: pyte
     found = baseline.find(bench.place, settings, candidate)
     assert found.run is not None
     assert (found.run.info.run_id, found.rule, found.distance, found.notes) == (oldest.info.run_id, "ancestor", 2, ())
-    nearer = bench.run(None, commit=two, exit_status=0, register=False)
+    # The best of a sweep is a model like any other.
+    nearer = bench.run(None, commit=two, exit_status=0, tags={"longrun.kind": "sweep"}, register=False)
     found = baseline.find(bench.place, settings, candidate)
     assert found.run is not None
     assert (found.run.info.run_id, found.distance) == (nearer.info.run_id, 1)
@@ -140,7 +141,7 @@ def test_the_merge_base_wins(bench: Bench, history: list[str], monkeypatch: pyte
 
 
 def test_runs_that_are_no_baseline(bench: Bench, history: list[str]) -> None:
-    """Failed, killed, running, never judged, judged otherwise, of a pull request, of another branch or model, a calibration, deleted: none of them."""
+    """Failed, killed, running, never judged, judged otherwise, of a pull request, of another branch or model, a calibration, a trial, deleted: none of them."""
     commit = history[2]
     for status in ("FAILED", "KILLED", "RUNNING"):
         bench.run(None, commit=commit, exit_status=0, status=status, register=False)
@@ -149,7 +150,8 @@ def test_runs_that_are_no_baseline(bench: Bench, history: list[str]) -> None:
     # A fork's branch may be called main as well.
     bench.run(None, commit=commit, exit_status=0, pull_request="8", register=False)
     bench.run(None, commit=commit, exit_status=0, branch="feature", register=False)
-    bench.run(None, commit=commit, exit_status=0, tags={"longrun.kind": "calibration"}, register=False)
+    for kind in ("calibration", "trial"):
+        bench.run(None, commit=commit, exit_status=0, tags={"longrun.kind": kind}, register=False)
     bench.run(None, commit=commit, exit_status=0, tags={"longrun.model": "another"}, register=False)
     bench.run(None, commit=None, exit_status=0, register=False)
     deleted = bench.run(None, commit=commit, exit_status=0, register=False)

@@ -44,12 +44,18 @@ def github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def history(model: str, count: int) -> list[str]:
-    """Runs on main of a real server, and the candidate as the last; returns their ids."""
+    """Runs on main of a real server, one of them a sweep, and the candidate as the last; returns their ids."""
     client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"], os.environ["MLFLOW_TRACKING_URI"])
     experiment = client.create_experiment(model)
     made_here = []
     for number in range(count + 1):
-        tags = {"longrun.kind": "train", "longrun.model": model, lookup.BRANCH: "main", lookup.VERDICT: "pass", lookup.EXIT_STATUS: "0"}
+        tags = {
+            "longrun.kind": "sweep" if number == 1 else "train",
+            "longrun.model": model,
+            lookup.BRANCH: "main",
+            lookup.VERDICT: "pass",
+            lookup.EXIT_STATUS: "0",
+        }
         tags |= {lookup.PULL_REQUEST: "128"} if number == count else {}
         run = client.create_run(experiment, tags=tags, start_time=1_790_000_000_000 + number)
         client.log_batch(run.info.run_id, [Metric("holdout_rmse", 55 - 0.1 * number, 1, 0)])
