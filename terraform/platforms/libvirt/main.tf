@@ -9,8 +9,9 @@ locals {
   gib       = pow(2, 30)
   # An image that we made has its kernel beside it; one with a boot loader of its own, such as Debian's, has not.
   boot_files = toset([for kind in ["vmlinuz", "initrd"] : kind if fileexists("${var.host_image}.${kind}")])
-  # What guards a real processor's guesses costs an emulated one, which makes none, an eighth of its time.
-  kernel_options = merge({ console = "ttyS0", root = "/dev/vda" }, var.libvirt_domain_type == "qemu" ? { mitigations = "off" } : {})
+  # What guards a real processor's guesses costs an emulated one, which makes none, an eighth of its time. And an idle one shall sleep: the emulator
+  # can't wait for a memory cell (MWAIT, which Linux would take), and keeps a core of this machine busy instead.
+  kernel_options = merge({ console = "ttyS0", root = "/dev/vda" }, var.libvirt_domain_type == "qemu" ? { idle = "halt", mitigations = "off" } : {})
   hosts = {
     for index, name in keys(var.hosts) : name => {
       groups = var.hosts[name].groups
