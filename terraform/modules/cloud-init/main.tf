@@ -12,6 +12,8 @@ locals {
     echo '${base64encode(file("${path.module}/../../host/setup"))}' | base64 -d > /run/longrun-setup
     sh /run/longrun-setup /
     systemctl daemon-reload
+    # It has started by now, and has yet to read what the set-up wrote; nobody waits for it, as this runs before the system is up.
+    systemctl try-restart --no-block systemd-resolved.service || true
     systemctl start $(systemd-escape --path --suffix=mount ${local.data_path}) ssh-host-key.service
   EOT
   data_path  = "/srv/longrun"
