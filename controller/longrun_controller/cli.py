@@ -18,6 +18,7 @@ from longrun_controller import plan as plans
 from longrun_controller import playbooks, secrets, status, tools
 from longrun_controller.environment import ROOT, Environment
 from longrun_controller.errors import ProblemError
+from longrun_controller.locks import alone
 from longrun_controller.platforms import PLATFORMS, platform_of
 from longrun_controller.progress import Progress, Step, console
 from longrun_controller.terraform import Terraform
@@ -59,7 +60,9 @@ def new(name: Name, platform: Annotated[str, typer.Option(help="container, libvi
     """Make the folder of another server, with ports that nothing else uses."""
     environments.check_name(name)
     platform_of(platform)
-    made = environments.create(name, platform)
+    # Two at once would choose the same ports.
+    with alone("environments"):
+        made = environments.create(name, platform)
     console.print(f"[green]✓[/] made environments/{name}: look at [bold]server.tfvars[/], then `make up ENV={name}`")
     for key in ("https_port", "ssh_port"):
         if key in made.values:

@@ -1,7 +1,6 @@
 """Programs that the controller needs: taken where they are there, else built from pinned Go modules, once, into the cache."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -12,13 +11,13 @@ import time
 import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from longrun_controller.environment import ROOT, cache_directory
 from longrun_controller.errors import ProblemError
+from longrun_controller.locks import alone
 from longrun_controller.progress import Step
 
 PINS: dict[str, dict[str, str]] = tomllib.loads((ROOT / "requirements" / "tools.toml").read_text(encoding="utf-8"))
@@ -116,26 +115,6 @@ def ensure_packages(step: Step, wanted: dict[str, str]) -> None:
     step.note(f"installed Debian packages: {names}")
 
 
-@contextmanager
-def _lock(step: Step) -> Iterator[None]:
-    """Keep two runs from building the same thing in the same cache."""
-    cache = cache_directory()
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        file = open(cache / "lock", "w", encoding="utf-8")  # noqa: SIM115 - open for as long as the lock is held
-    except OSError as error:
-        message = f"the cache {cache} can't be written ({error.strerror}): set LONGRUN_CACHE to a folder that can"
-        raise ProblemError(message) from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            step.say(f"waiting for another run that builds into {cache}")
-            fcntl.flock(file, fcntl.LOCK_EX)
-            step.say("")
-        yield
-
-
 def _installed(name: str) -> bool:
     """Return whether the cache holds the pinned version, which a stamp beside the program names."""
     target = cache_directory() / PINS[name]["install"]
@@ -183,7 +162,8 @@ def build(step: Step, names: Iterable[str]) -> None:
     names = list(names)
     if all(_installed(name) for name in names):
         return
-    with _lock(step):
+    with alone("tools", lambda: step.say(f"waiting for another run that builds into {cache_directory()}")):
+        step.say("")
         # Another run may have built them while this one waited.
         missing = [name for name in names if not _installed(name)]
         if not missing:

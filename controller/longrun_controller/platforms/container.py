@@ -15,6 +15,7 @@ from typing import Any
 from longrun_controller import tools
 from longrun_controller.environment import ROOT, Environment, cache_directory
 from longrun_controller.errors import ProblemError
+from longrun_controller.locks import alone
 from longrun_controller.platforms import debian
 
 # The resources that hold the history, and which only `make destroy` may remove.
@@ -127,18 +128,25 @@ def ensure_image(release: int, say: Callable[[str], None]) -> str:
     tag = image_tag(release)
     if _podman("images", "--quiet", tag):
         return tag
+    with alone("image", lambda: say(f"host image of Debian {release}: waiting for another run that builds one")):
+        # That one may have built it.
+        if not _podman("images", "--quiet", tag):
+            _build_image(release, tag, say)
+    return tag
+
+
+def _build_image(release: int, tag: str, say: Callable[[str], None]) -> None:
     tools.check_disk(Path("/var/lib/containers"), DISK_GB)
     if _registry_answers():
         say(f"host image of Debian {release}: building on the registry's debian:{release}")
         _podman("build", "--quiet", "--build-arg", f"RELEASE={release}", "--file", IMAGE / "Containerfile", "--tag", tag, SOURCE)
-        return tag
+        return
     say(f"host image of Debian {release}: no container registry here, so from Debian's packages (half a minute)")
     cache_directory().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_directory(), prefix="image-") as temporary:
         archive = Path(temporary) / "host.tar"
         debian.bootstrap(release, [SOURCE / "host" / "packages"], IMAGE / "setup", archive)
         _podman("import", "--quiet", "--change", 'CMD ["/sbin/init"]', archive, tag)
-    return tag
 
 
 def terraform_variables(_directory: Path, values: Values) -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import Any
 from longrun_controller import tools
 from longrun_controller.environment import ROOT, cache_directory
 from longrun_controller.errors import ProblemError
+from longrun_controller.locks import alone
 from longrun_controller.platforms import debian
 
 # The resources that hold the history, and which only `make destroy` may remove.
@@ -159,6 +160,14 @@ def ensure_image(release: int, say: Callable[[str], None]) -> Path:
     image = image_path(release)
     if image.exists():
         return image
+    with alone("image", lambda: say(f"disk image of Debian {release}: waiting for another run that builds one")):
+        # That one may have built it.
+        if not image.exists():
+            _build_image(release, image, say)
+    return image
+
+
+def _build_image(release: int, image: Path, say: Callable[[str], None]) -> None:
     tools.check_disk(image, IMAGE_DISK_GB)
     image.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=image.parent, prefix="part-") as temporary:
@@ -178,7 +187,6 @@ def ensure_image(release: int, say: Callable[[str], None]) -> Path:
         for name in ("vmlinuz", "initrd"):
             (work / name).replace(image.with_name(f"{image.name}.{name}"))
         part.replace(image)
-    return image
 
 
 def terraform_variables(_directory: Path, values: Values) -> dict[str, str]:
