@@ -23,6 +23,8 @@ from longrun_training.errors import OutageError, ProblemError
 CONTRACT = 'eval "$(make -s env)"'
 # How long the first call, and the last one of a run that went wrong, wait for an answer.
 IMPATIENT_SECONDS = 4
+# How long it waits where somebody takes the connection and thinks: a small or busy server, just started, needs more than a moment for its first login.
+SLOW_SECONDS = 30
 # How long one request of a run may take; MLflow's own default is two minutes.
 REQUEST_SECONDS = 60
 # How long a run waits for a server that was there before: a restart behind nginx takes up to three and a half minutes.
@@ -90,9 +92,13 @@ def calm() -> Iterator[None]:
 
 
 @contextmanager
-def impatient() -> Iterator[None]:
-    """Make MLflow's client fail at once, where it would try again for minutes."""
-    with settings(ONE_TRY | {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(IMPATIENT_SECONDS)}):
+def impatient(seconds: int | None = None) -> Iterator[None]:
+    """Make MLflow's client fail at once, where it would try again for minutes.
+
+    Args:
+        seconds: For an answer; None: IMPATIENT_SECONDS.
+    """
+    with settings(ONE_TRY | {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(IMPATIENT_SECONDS if seconds is None else seconds)}):
         yield
 
 
@@ -150,6 +156,11 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while cause is not None:
         yield cause
         cause = cause.__cause__ or cause.__context__
+
+
+def _is_slow(error: Failure) -> bool:
+    """Return whether somebody took the connection, and did not answer in time."""
+    return any(isinstance(cause, requests.exceptions.ReadTimeout) or "Read timed out" in str(cause) for cause in _causes(error))
 
 
 def _without_login(uri: str) -> str:
@@ -215,7 +226,8 @@ class Server:
     def preflight(self, experiment: str) -> Experiment | None:
         """Reach the server, log in, and look the experiment up; change nothing.
 
-        Fails within 5 s where nobody answers, but waits (see `patience`) for a server that says it is restarting.
+        Fails within 5 s where nobody takes the connection. Waits half a minute for the answer of a server that does, and longer (see `patience`) for
+        one that says it is restarting.
 
         Returns:
             The experiment, or None where it is yet to be made.
@@ -226,13 +238,18 @@ class Server:
         """
         client, subject = MlflowClient(), f"experiment {experiment!r}"
         deadline: float | None = None
+        seconds = IMPATIENT_SECONDS
         for pause in pauses():
             try:
-                with impatient():
+                with impatient(seconds):
                     found = client.get_experiment_by_name(experiment)
                 break
             except (MlflowException, requests.RequestException) as error:
                 now = time.monotonic()
+                if _is_slow(error) and seconds < SLOW_SECONDS:
+                    terminal.note(f"{self.address} is there and has not answered within {seconds} s: waiting for it, for {SLOW_SECONDS} s at most")
+                    seconds = SLOW_SECONDS
+                    continue
                 if deadline is None and status_of(error) in RESTARTING:
                     terminal.note(f"{self.address} answers that it is restarting or busy: waiting for it, for some minutes")
                     deadline = now + patience()

@@ -309,8 +309,9 @@ def test_nobody_listens(longrun: Longrun, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_server_that_never_answers(longrun: Longrun, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A firewall that drops packets is found out as well; the client's own patience comes back afterwards."""
+    """One that takes the connection and says nothing is found out as well; the client's own patience comes back afterwards."""
     monkeypatch.setattr(server_module, "IMPATIENT_SECONDS", 1)
+    monkeypatch.setattr(server_module, "SLOW_SECONDS", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
         done = longrun("train", "--json", *SMALL)
@@ -322,6 +323,24 @@ def test_a_server_that_never_answers(longrun: Longrun, monkeypatch: pytest.Monke
     assert result["metrics"]["holdout_rmse"] > 0
     assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
     assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
+
+
+def test_a_slow_server_is_waited_for(server_uri: str, longrun: Longrun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there, so the run belongs to it and not into the spool, although its first answer takes long."""
+    monkeypatch.setattr(server_module, "IMPATIENT_SECONDS", 1)
+
+    def slow_at_first(number: int) -> str:
+        if number == 1:
+            time.sleep(2)
+        return helpers.PASS
+
+    with helpers.proxied(server_uri) as proxy:
+        proxy.reset(slow_at_first)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri)
+        done = longrun("train", "--model", "slow", *SMALL)
+    assert done.status == 0, done.stderr
+    assert "is there and has not answered within 1 s: waiting for it" in done.stderr
+    assert "model  slow, version 1" in done.stderr
 
 
 def test_wrong_password(answering: Callable[..., list[str]], longrun: Longrun, monkeypatch: pytest.MonkeyPatch) -> None:
