@@ -9,14 +9,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
-from distributed import LocalCluster
 from longrun_training import crew, sweep_figure, terminal, train, trial
 from longrun_training import sweep as sweeping
 from longrun_training.config import Configuration, load
@@ -32,36 +30,11 @@ from mlflow.entities import Run
 
 from tests.unit.training import record_helpers as helpers
 from tests.unit.training.record_helpers import PASS, REFUSE
+from tests.unit.training.sweep_helpers import after_the_first, runs, write
 
 Longrun = Callable[..., Any]
 DEADLINE_SECONDS = 60
-# The file, the estimator and the folds; then what is tried.
-GRID = """
-model.name = "{name}"
-data = {{ source = "houses.csv", target = "price" }}
-estimator.name = "{estimator}"
-evaluation = {{ folds = 2, repeats = 2 }}
-[sweep.parameters]
-{parameters}
-"""
 RIDGE = "alpha = [100, -1, 0.1]\nfit_intercept = [true, false]"
-# Each some tenths of a second on one processor.
-SLOW = "n_estimators = [40, 41, 42, 43]\nmax_depth = [3]"
-
-
-def write(name: str, parameters: str, estimator: str = "Ridge") -> None:
-    """Write the longrun.toml of the current folder."""
-    Path("longrun.toml").write_text(GRID.format(name=name, parameters=parameters, estimator=estimator), encoding="utf-8")
-
-
-def runs(experiment: str) -> tuple[Run, list[Run]]:
-    """Return the parent and its children in the order of their numbers."""
-    found = helpers.runs_of(experiment)
-    [parent] = [run for run in found if run.data.tags["longrun.kind"] == "sweep"]
-    children = [run for run in found if run.data.tags["longrun.kind"] == "trial"]
-    assert len(found) == len(children) + 1
-    assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in children)
-    return parent, sorted(children, key=lambda run: int(run.data.tags["mlflow.runName"].split()[1].rstrip(":")))
 
 
 def stored(run: Run, path: str) -> Path:
@@ -128,23 +101,6 @@ def _workers() -> list[int]:
     return found
 
 
-@contextmanager
-def killing(victims: Callable[[], list[int]]) -> Iterator[list[int]]:
-    """Kill a worker as soon as the first child is finished, when all of them are busy with the next ones; returns who it was."""
-    killed: list[int] = []
-    keep = sweeping._Search._keep
-
-    def kill(search: sweeping._Search, done: sweeping.Trial) -> None:
-        keep(search, done)
-        if not killed:
-            killed.append(victims()[0])
-            os.kill(killed[0], signal.SIGKILL)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sweeping._Search, "_keep", kill)
-        yield killed
-
-
 @pytest.mark.usefixtures("table_csv")
 def test_grid_children_and_the_best_as_the_parents_model(  # noqa: PLR0915 - one sweep, looked at from all sides
     server_uri: str, longrun: Longrun, monkeypatch: pytest.MonkeyPatch
@@ -155,7 +111,13 @@ def test_grid_children_and_the_best_as_the_parents_model(  # noqa: PLR0915 - one
     """
     write("ridge", RIDGE)
     began = time.monotonic()
-    with helpers.proxied(server_uri) as proxy, killing(_workers) as killed:
+    killed: list[int] = []
+
+    def kill() -> None:
+        killed.append(_workers()[0])
+        os.kill(killed[0], signal.SIGKILL)
+
+    with helpers.proxied(server_uri) as proxy, after_the_first(kill):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri)
         done = longrun("train", "--sweep", "--jobs", "2", "--json")
         asked = Counter(proxy.asked)
@@ -247,31 +209,6 @@ def test_a_trial_whose_process_dies(table_csv: Path, tmp_path: Path, monkeypatch
             workers.start(configuration)
     finally:
         workers.stop()
-
-
-@pytest.mark.usefixtures("server", "table_csv")
-def test_a_dask_cluster_of_two_workers(longrun: Longrun) -> None:
-    """The trials run on the cluster; one that loses its worker is given to the other by the scheduler."""
-    write("cluster", SLOW, "RandomForestRegressor")
-    Server.from_environment()
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=60) as cluster:  # type: ignore[no-untyped-call]
-        with killing(lambda: [nanny.pid for nanny in cluster.workers.values()]) as killed:
-            done = longrun("train", "--sweep", "--dask", cluster.scheduler_address)
-        assert len(killed) == 1
-        assert done.status == 0, done.stderr
-        assert "2 threads of the cluster tcp://" in done.stderr
-        parent, children = runs("cluster")
-        assert [run.info.status for run in [parent, *children]] == ["FINISHED"] * 5
-        assert "best of 4: trial " in done.stderr
-
-
-@pytest.mark.usefixtures("server", "table_csv")
-def test_a_cluster_without_workers(longrun: Longrun) -> None:
-    """Nobody would ever begin, so it is said at once and nothing is recorded."""
-    write("nobody", "alpha = [1]")
-    with LocalCluster(n_workers=0, dashboard_address=None, silence_logs=60) as cluster:  # type: ignore[no-untyped-call]
-        assert f"the cluster at {cluster.scheduler_address} has no workers" in longrun("train", "--sweep", "--dask", cluster.scheduler_address).error
-    assert not Path(".longrun").exists()
 
 
 @pytest.mark.usefixtures("server", "table_csv")
