@@ -8,7 +8,7 @@ PYTEST := tests/.venv/bin/pytest
 
 controller = controller/bootstrap .venv requirements/controller.txt controller && exec $(CONTROLLER)
 training = controller/bootstrap training/.venv requirements/training.txt training
-test_tools = controller/bootstrap .venv requirements/controller.txt controller && $(CONTROLLER) tools --test --env local && controller/bootstrap tests/.venv requirements/test.txt controller training
+test_tools = controller/bootstrap .venv requirements/controller.txt controller && $(CONTROLLER) tools --test --env local && controller/bootstrap tests/.venv requirements/test.txt controller training server
 
 .PHONY: help
 help: ## Show this list

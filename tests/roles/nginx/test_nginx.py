@@ -26,6 +26,8 @@ CLOSED = [
     "/api/2.0/mlflow/users/create-ui",
 ]
 MLFLOW_UNITS = "mlflow@1 mlflow@2"
+# How long an answer is waited for; and how curl says that it waited no longer.
+PATIENT_SECONDS, TIMED_OUT = 60, 28
 
 
 @dataclass
@@ -44,12 +46,16 @@ class Client:
     scenario: Scenario
     login: str = ""
 
-    def __call__(self, path: str, options: str = "") -> Answer:
-        """Return the answer to one request; `options` are curl's."""
-        command = f"curl -s -m 60 -D /dev/stderr -w '\\n%{{http_code}}' --cacert {AUTHORITY} {options} {shlex.quote(f'https://localhost{path}')}"
+    # Of the server, and how curl gets there.
+    base: str = "https://localhost"
+    way: str = f"--cacert {AUTHORITY}"
+
+    def __call__(self, path: str, options: str = "", *, seconds: int = PATIENT_SECONDS) -> Answer:
+        """Return the answer to one request; `options` are curl's. One that was not there after so many seconds has status 0."""
+        command = f"curl -s -m {seconds} -D /dev/stderr -w '\\n%{{http_code}}' {self.way} {options} {shlex.quote(self.base + path)}"
         done = self.scenario.script("trixie", f"{command} -K - <<'END'\n{f'user = {self.login}' if self.login else ''}\nEND\n")
-        assert done.status == 0, f"{path}: curl ended with {done.status}"
         text, status = done.stdout.rsplit("\n", 1)
+        assert done.status in ({0, TIMED_OUT} if seconds < PATIENT_SECONDS else {0}), f"{path}: curl ended with {done.status}"
         headers = re.findall(r"(?m)^([\w-]+): (.*?)\r?$", done.stderr)
         return Answer(int(status), text, {name.lower(): value for name, value in headers})
 
@@ -146,6 +152,39 @@ def test_login_and_artifacts_come_through(trixie: Host, admin: Client) -> None:
     assert admin(path, "-T /tmp/large").status == 200
     assert admin(path, "-o /tmp/back").status == 200
     assert trixie.run("cmp /tmp/large /tmp/back").rc == 0
+
+
+def test_the_pages_are_handed_out_packed(anonymous: Client, admin: Client) -> None:
+    """A script is sent small and kept for ever; who takes nothing packed gets the same content; and nobody gets it without a login."""
+    found = re.search(r'src="(static-files/static/js/main\.[0-9a-f]+\.js)"', admin("/").text)
+    assert found
+    script = f"/{found[1]}"
+    assert anonymous(script).status == 401
+    plain, packed = admin(script, "-o /tmp/plain"), admin(script, "-H 'Accept-Encoding: gzip' -o /tmp/packed")
+    assert (plain.status, packed.status) == (200, 200)
+    assert "content-encoding" not in plain.headers
+    assert packed.headers["content-encoding"] == "gzip"
+    assert int(packed.headers["content-length"]) < int(plain.headers["content-length"]) / 3
+    assert packed.headers["cache-control"] == "private, max-age=31536000, immutable"
+    assert packed.headers["strict-transport-security"]
+    assert packed.headers["content-type"] == "application/javascript"
+    assert admin("/").status == 200
+    index = admin("/static-files/index.html")
+    assert index.headers["cache-control"] == "private, no-cache"
+    assert admin("/static-files/index.html", f"-H 'If-None-Match: {index.headers['etag']}'").status == 304
+    assert admin("/static-files/none.js").status == 404
+    assert admin("/static-files/../basic_auth.ini", "--path-as-is").status in {400, 404}
+
+
+def test_the_packed_content_is_the_content(trixie: Host, admin: Client) -> None:
+    """Every packed file unpacks to its neighbour, and none is missing."""
+    pages = "/opt/longrun/mlflow/current/pages/"
+    command = f'cd {pages} && find . -name \'*.gz\' | while read -r file; do zcat "$file" | cmp -s - "${{file%.gz}}" || echo "$file"; done'
+    assert not trixie.check_output(command)
+    assert int(trixie.check_output(f"find {pages} -name '*.gz' | wc -l")) > 200
+    module = trixie.check_output(f"cd {pages} && find static -name '*.mjs' | head -n 1")
+    assert admin(f"/static-files/{module}").headers["content-type"] == "application/javascript"
+    assert not trixie.check_output(f'find {pages} -name \'*.js\' -size +1k | while read -r file; do [ -e "$file.gz" ] || echo "$file"; done')
 
 
 @pytest.fixture(scope="class")
