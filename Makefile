@@ -60,9 +60,9 @@ destroy: ## Delete the server and all its data: CONFIRM=name
 	@$(controller) destroy --env '$(ENV)' --confirm '$(CONFIRM)'
 
 ##@ Work on longrun itself
-.PHONY: test lint test-unit test-unit-training test-unit-rest test-roles test-e2e test-e2e-server test-e2e-aws test-vm bench-gate test-tools lock
+.PHONY: test lint test-unit test-unit-training test-unit-rest test-roles test-e2e test-e2e-server test-e2e-flow test-e2e-aws test-vm bench-gate test-tools lock
 test: lint test-unit ## All tests; roles and end to end side by side, for they wait more than they compute
-	@$(MAKE) --no-print-directory --jobs=3 test-roles test-e2e-server test-e2e-aws
+	@$(MAKE) --no-print-directory --jobs=4 test-roles test-e2e-server test-e2e-flow test-e2e-aws
 test-tools:
 	@$(test_tools)
 lint: test-tools ## Style and static checks
@@ -75,12 +75,14 @@ test-unit-rest: test-tools ## Its second half
 	@$(PYTEST) --quiet --ignore=tests/unit/training tests/unit
 test-roles: test-tools ## Each role on a bare host: check mode, converge, idempotence, verify
 	@tests/.venv/bin/python -m tests.roles
-test-e2e: ## A fresh server of its own, used and abused, then removed; AWS, as moto plays it
-	@$(MAKE) --no-print-directory --jobs=2 test-e2e-server test-e2e-aws
-test-e2e-server: test-tools ## Its first half: the server, the workflows with act, the browser
-	@$(PYTEST) --quiet --capture=sys tests/e2e/test_e2e.py tests/e2e/test_workflows.py tests/e2e/test_guide.py tests/e2e/test_browser.py
-test-e2e-aws: test-tools ## Its second half
-	@$(PYTEST) --quiet --capture=sys tests/e2e/test_aws.py
+test-e2e: ## A fresh server, used and abused, then removed; another one for workflows, guide and browser; AWS, as moto plays it
+	@$(MAKE) --no-print-directory --jobs=3 test-e2e-server test-e2e-flow test-e2e-aws
+test-e2e-server: test-tools ## Its first part: the life of a server
+	@$(PYTEST) --quiet --capture=sys tests/e2e/test_e2e.py
+test-e2e-flow: test-tools ## Its second part: the workflows with act, docs/training.md, the browser
+	@LONGRUN_E2E_PART=e2e-flow $(PYTEST) --quiet --capture=sys tests/e2e/test_workflows.py tests/e2e/test_guide.py tests/e2e/test_browser.py
+test-e2e-aws: test-tools ## Its third part
+	@LONGRUN_E2E_PART=e2e-aws $(PYTEST) --quiet --capture=sys tests/e2e/test_aws.py
 test-vm: test-tools ## The same on a virtual machine of libvirt, and another one in its place
 	@$(PYTEST) --quiet --capture=sys tests/e2e/vm
 bench-gate: test-tools ## How often the gate cries wolf, and how often it sees one: docs/benchmarks/gate.md

@@ -20,6 +20,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENTS = ROOT / "environments"
 CONTROLLER = ROOT / ".venv" / "bin"
+# Parts of the end-to-end tests run side by side: each has a server of this name, and its lines begin with it.
+PART = os.environ.get("LONGRUN_E2E_PART", "e2e")
 
 
 @dataclass
@@ -132,7 +134,7 @@ def run(command: list[str | Path], *, check: bool = True, timeout: float = 900, 
 
 def say(text: str) -> None:
     """Show progress past pytest's capture: these tests take minutes."""
-    print(f"[e2e] {text}", file=sys.__stderr__, flush=True)
+    print(f"[{PART}] {text}", file=sys.__stderr__, flush=True)
 
 
 def remove(name: str) -> None:

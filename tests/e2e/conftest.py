@@ -1,7 +1,7 @@
 """A server of its own for the end-to-end tests, made by the commands that a person types and removed at the end.
 
-The environments are called `e2e` and `e2e-b`; a person's are never touched. What stands in a folder of that name from
-an aborted run is removed first.
+The environments are called `e2e`, `e2e-b` and, for the part that runs at the same time, `e2e-flow`; a person's are never touched. What stands in a
+folder of that name from an aborted run is removed first.
 """
 
 import subprocess
@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from longrun_controller.locks import alone
 
-from tests.servers import ROOT, Result, Server, remove, run, say
+from tests.servers import PART, ROOT, Result, Server, remove, run, say
 
 # Made by a test in which the server gets another image; no host needs it once the server is removed.
-OTHER_IMAGE = "localhost/longrun-e2e-host:latest"
+OTHER_IMAGE = f"localhost/longrun-{PART}-host:latest"
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
@@ -59,12 +60,12 @@ def second(logs: Path) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def server(logs: Path) -> Iterator[Server]:
     """Make a fresh server with `make new` and `make up`, watching what `ps` shows meanwhile."""
-    remove("e2e")
-    server = Server("e2e", fresh(logs / "e2e.log"))
+    remove(PART)
+    server = Server(PART, fresh(logs / f"{PART}.log"))
     server.make("new")
-    say("make up ENV=e2e (about three minutes; log: tests/e2e/logs/e2e.log)")
+    say(f"make up ENV={PART} (about three minutes; log: tests/e2e/logs/{PART}.log)")
     process = subprocess.Popen(
-        ["make", "-s", "up", "ENV=e2e"], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=server.log.open("a"), text=True
+        ["make", "-s", "up", f"ENV={PART}"], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=server.log.open("a"), text=True
     )
     started = time.monotonic()
     while process.poll() is None:
@@ -83,13 +84,14 @@ def server(logs: Path) -> Iterator[Server]:
     assert not process.returncode, server.up.stderr[-3000:]
     say(f"up after {server.up.seconds:.0f} s")
     yield server
-    say("removing e2e")
-    remove("e2e")
+    say(f"removing {PART}")
+    remove(PART)
     run(["podman", "rmi", OTHER_IMAGE], check=False)
 
 
 @pytest.fixture(scope="session")
 def stock_python(logs: Path) -> Path:
     """Return the Python of a virtual environment with plain MLflow and nothing of ours."""
-    run(["controller/bootstrap", "tests/e2e/.venv-client", "requirements/training.txt"], log=logs / "client.log")
+    with alone("stock-client"):
+        run(["controller/bootstrap", "tests/e2e/.venv-client", "requirements/training.txt"], log=logs / "client.log")
     return ROOT / "tests" / "e2e" / ".venv-client" / "bin" / "python"

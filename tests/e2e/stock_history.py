@@ -1,6 +1,6 @@
 """Reads an experiment's history with a stock MLflow client and the four variables of the client contract: `stock_history.py EXPERIMENT`.
 
-Prints one JSON object: each run's status, tags, parameters, metrics (every step), artifacts and registered versions, by `longrun.attempt`.
+Prints one JSON object: of each training, its run's status, tags, parameters, metrics (every step), artifacts and registered versions, by `longrun.attempt`.
 """
 
 import json
@@ -13,7 +13,7 @@ client = mlflow.MlflowClient()
 experiment = client.get_experiment_by_name(EXPERIMENT)
 assert experiment is not None
 history = {}
-for run in client.search_runs([experiment.experiment_id], max_results=1000):
+for run in client.search_runs([experiment.experiment_id], "tags.`longrun.kind` = 'train'", max_results=1000):
     versions = client.search_model_versions(f"run_id = '{run.info.run_id}'")
     history[run.data.tags["longrun.attempt"]] = {
         "run_id": run.info.run_id,
