@@ -60,7 +60,7 @@ destroy: ## Delete the server and all its data: CONFIRM=name
 	@$(controller) destroy --env '$(ENV)' --confirm '$(CONFIRM)'
 
 ##@ Work on longrun itself
-.PHONY: test lint test-unit test-unit-training test-unit-rest test-roles test-e2e test-e2e-server test-e2e-flow test-e2e-aws test-vm bench-gate test-tools lock
+.PHONY: test lint test-unit test-unit-training test-unit-rest test-roles test-e2e test-e2e-server test-e2e-flow test-e2e-aws test-vm bench-gate bench-training test-tools lock
 test: lint test-unit ## All tests; roles and end to end side by side, for they wait more than they compute
 	@$(MAKE) --no-print-directory --jobs=4 test-roles test-e2e-server test-e2e-flow test-e2e-aws
 test-tools:
@@ -87,5 +87,7 @@ test-vm: test-tools ## The same on a virtual machine of libvirt, and another one
 	@$(PYTEST) --quiet --capture=sys tests/e2e/vm
 bench-gate: test-tools ## How often the gate cries wolf, and how often it sees one: docs/benchmarks/gate.md
 	@tests/.venv/bin/python -m tests.bench.gate
+bench-training: test-tools ## What recording costs a training, and 1,000 runs the gate: docs/benchmarks/training.md; against a running server
+	@tests/.venv/bin/python -m tests.bench.training --env '$(ENV)'
 lock: ## Renew the lock files after a change of requirements/*.in
 	@controller/lock
