@@ -48,7 +48,7 @@ class Server:
     # Command lines of every process seen while the server was made.
     seen: set[str] = field(default_factory=set)
 
-    def make(self, *arguments: str, check: bool = True, timeout: float = 900) -> Result:
+    def make(self, *arguments: str, check: bool = True, timeout: float = 1800) -> Result:
         """Run `make` as a person would and keep what it printed."""
         return run(["make", "-s", *arguments, f"ENV={self.name}"], check=check, timeout=timeout, log=self.log)
 
@@ -116,7 +116,7 @@ class Server:
         return before
 
 
-def run(command: list[str | Path], *, check: bool = True, timeout: float = 900, log: Path | None = None, environment: dict[str, str] | None = None) -> Result:
+def run(command: list[str | Path], *, check: bool = True, timeout: float = 1800, log: Path | None = None, environment: dict[str, str] | None = None) -> Result:
     """Run a command to its end; its output goes to the log as well."""
     started = time.monotonic()
     done = subprocess.run(
