@@ -21,6 +21,7 @@ from typing import Annotated
 import typer
 from longrun_training import terminal
 from longrun_training.figures import PALETTE, styled
+from longrun_training.server import calm
 from matplotlib.figure import Figure
 from mlflow.entities import Metric, Param
 
@@ -32,6 +33,8 @@ GATE_SECONDS, REPORT_SECONDS = 5.0, 10.0
 # A sweep is bound by training where the server costs no more than this.
 MOST_SWEEP_SHARE = 0.25
 TRIALS = 200
+# Whatever it finds, it has judged.
+VERDICTS = (0, 1, 2)
 METRICS = tuple(f"{scope}_{name}" for name in ("rmse", "mae", "r2", "median_ae") for scope in ("holdout", "cv_mean", "cv_std", "cv"))
 PARAMETERS = 25
 TABLES = '[metrics.rmse]\nmargin = 1.0\n[metrics.mae]\nmargin = 1.0\n[metrics.r2]\nmargin = 0.1\n[metrics.median_ae]\n[model]\nname = "{model}"\n'
@@ -142,7 +145,7 @@ def _grow(folder: Path, sizes: Sequence[int], repeats: int) -> list[Growth]:
         gates, reports = [], []
         with terminal.step("gate and report", repeats) as advance:
             for _ in range(repeats):
-                seconds, judged = _timed(folder, "gate", "--json", "--candidate", candidate, "--output", "gate.json")
+                seconds, judged = _timed(folder, "gate", "--json", "--candidate", candidate, "--output", "gate.json", statuses=VERDICTS)
                 if json.loads(judged)["baseline"]["run_id"] != base.info.run_id:
                     terminal.fail("the gate did not find its baseline")
                     raise typer.Exit(1)
@@ -237,7 +240,7 @@ def main(
         grid = GRID.format(model=f"sweep-{stamp}", leaves=list(range(1, 26)), depths=list(range(2, 2 + TRIALS // 25)))
         Path(folder, "longrun.toml").write_text(grid, encoding="utf-8")
         sweep = _compare(Path(folder), f"sweep of {TRIALS} trials", 1, "train", "--sweep", "--jobs", "2")
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, calm():
         growth = _grow(Path(folder), sorted(int(size) for size in sizes.split(",")), repeats)
     rows = _rows(training, sweep, growth)
     for what, value, aim, met in rows:
