@@ -69,9 +69,9 @@ def server(logs: Path) -> Iterator[Server]:
     )
     started = time.monotonic()
     while process.poll() is None:
-        if time.monotonic() - started > 1500:
+        if time.monotonic() - started > 2400:
             process.kill()
-            pytest.fail("make up did not end within 25 minutes")
+            pytest.fail("make up did not end within 40 minutes")
         # Who looks into /proc so often keeps a good part of a processor busy, so one of the parts does it for all.
         for path in Path("/proc").glob("[0-9]*/cmdline") if PART == "e2e" else ():
             try:
