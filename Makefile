@@ -61,7 +61,7 @@ destroy: ## Delete the server and all its data: CONFIRM=name
 
 ##@ Work on longrun itself
 .PHONY: test lint test-unit test-unit-training test-unit-rest test-roles test-e2e test-e2e-server test-e2e-flow test-e2e-aws test-vm bench-gate bench-training test-tools lock
-test: lint test-unit ## All tests; roles and end to end side by side, for they wait more than they compute
+test: lint test-unit ## All tests; roles and end to end side by side
 	@$(MAKE) --no-print-directory --jobs=4 test-roles test-e2e-server test-e2e-flow test-e2e-aws
 test-tools:
 	@$(test_tools)

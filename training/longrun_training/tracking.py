@@ -387,8 +387,8 @@ class Recorder:
 def record(description: Description, *, spool: Path, server: Server) -> Iterator[Recorder]:
     """Record a run, and end it the way the block ends: FINISHED, FAILED (any exception), or KILLED (StoppedError, KeyboardInterrupt).
 
-    A server that is away is found out within 5 s, and the run is only spooled; a line says so. Login, permission and address are checked
-    before the block begins. An exception that leaves the block has a note that says where the run is; a ProblemError has it in its line.
+    A server that is away is found out within 5 s, a silent one within 40, and the run is only spooled; a line says so. Login, permission and address are
+    checked before the block begins. An exception that leaves the block has a note that says where the run is; a ProblemError has it in its line.
 
     Args:
         description: What the run is.
