@@ -217,6 +217,8 @@ class Pipelines:
             "GITHUB_REF": ref,
             # What act takes for the commit; GITHUB_SHA would be made from the checkout.
             "SHA_REF": commit,
+            # What a runner keeps between its jobs.
+            "RUNNER_TOOL_CACHE": str(self.forge.folder / "tools"),
         }.items():
             command += ["--env", f"{variable}={value}"]
         played = {pin: STAND_INS / PLAYED[pin.partition("@")[0]] for pin in pins()}
