@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 ENV ?= local
+# Byte code belongs beside the packages that we install: compiling all of them takes a minute, and most are never loaded.
+unexport PYTHONDONTWRITEBYTECODE
 
 CONTROLLER := .venv/bin/longrun-controller
 PYTEST := tests/.venv/bin/pytest
