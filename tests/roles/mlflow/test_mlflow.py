@@ -186,8 +186,14 @@ def test_an_interrupted_deploy_is_finished_by_the_next_without_an_outage(scenari
     before = trixie.check_output(show).split()
     assert len(before) == len(INSTANCES)
     assert trixie.run("echo interrupted > /opt/longrun/applied/mlflow").rc == 0
+    # What former versions have left goes; what only looks like it stays.
+    former = ["3.0.0-0123abcd", "server-0123abcd", "server-0123abcd.part", "3.0.0-0123abcd.txt", "server-0123abcd.whl", "3.0.0-not-ours"]
+    assert trixie.run(f"cd /opt/longrun/mlflow && mkdir {' '.join(former[:3])} && touch {' '.join(former[3:])}").rc == 0
     play = scenario.converge("mlflow")
     assert play.status == 0, play.text
+    left = trixie.check_output("ls /opt/longrun/mlflow").split()
+    assert set(former).intersection(left) == {"3.0.0-not-ours"}
+    assert trixie.run("rm /opt/longrun/mlflow/3.0.0-not-ours").rc == 0
     assert set(trixie.check_output(show).split()).isdisjoint(before)
     asked, away = outages()
     assert asked > 10
