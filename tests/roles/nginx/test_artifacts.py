@@ -1,7 +1,6 @@
 """Artifacts on their way past MLflow: the same answers as MLflow's own, which is asked on its socket beside nginx."""
 
 import json
-import re
 import secrets
 from collections.abc import Iterator
 
@@ -161,18 +160,3 @@ def test_the_store_is_away(trixie: Host, admin: Client, folder: str) -> None:
     finally:
         assert trixie.run("systemctl start minio").rc == 0
     wait_for(lambda: admin(f"{folder}plain.txt", "-o /dev/null").status == 200)
-
-
-def test_without_our_package_it_is_mlflow_alone(scenario: Scenario, trixie: Host, admin: Client, folder: str) -> None:
-    """One variable switches it off, and everything still works."""
-    assert scenario.converge("mlflow", mlflow_longrun_server=False).status == 0
-    assert scenario.converge("nginx", mlflow_longrun_server=False).status == 0
-    try:
-        assert "longrun" not in trixie.check_output("systemctl show mlflow@1 --property=ExecStart --value").replace("/opt/longrun", "")
-        assert admin(f"{folder}through.txt", "-X PUT --data-binary content").status == 200
-        assert admin(f"{folder}through.txt").text == "content"
-        assert STORE not in log_of(trixie, "through.txt")
-    finally:
-        for role in ("mlflow", "nginx"):
-            assert scenario.converge(role).status == 0
-    assert re.search(r"--app-name longrun", trixie.check_output("systemctl show mlflow@1 --property=ExecStart --value"))
