@@ -134,7 +134,7 @@ def kvm_works() -> bool:
 def image_path(release: int) -> Path:
     """Return where the disk image lies, whose name changes with its recipe; kernel and initrd lie beside it."""
     recipe = hashlib.sha256()
-    for path in (SHARED / "packages", IMAGE / "packages", IMAGE / "setup"):
+    for path in (SHARED / "packages", IMAGE / "packages", IMAGE / "prepare", IMAGE / "setup"):
         recipe.update(path.read_bytes())
     return cache_directory() / "images" / f"debian-{release}-{recipe.hexdigest()[:12]}.qcow2"
 
@@ -173,9 +173,9 @@ def _build_image(release: int, image: Path, say: Callable[[str], None]) -> None:
     with tempfile.TemporaryDirectory(dir=image.parent, prefix="part-") as temporary:
         work = Path(temporary)
         tree, raw, part = work / "tree", work / "disk.raw", work / "disk.qcow2"
-        say(f"disk image of Debian {release}: installing its packages (two minutes)")
+        say(f"disk image of Debian {release}: installing its packages (three minutes)")
         try:
-            debian.bootstrap(release, [SHARED / "packages", IMAGE / "packages"], IMAGE / "setup", tree)
+            debian.bootstrap(release, [SHARED / "packages", IMAGE / "packages"], IMAGE / "setup", tree, IMAGE / "prepare")
             for name, pattern in (("vmlinuz", "vmlinuz-*"), ("initrd", "initrd.img-*")):
                 found = sorted((tree / "boot").glob(pattern))
                 _run("kernel", "install", "-m", "0644", found[-1], work / name)

@@ -34,6 +34,8 @@ def test_packages_and_release_are_passed_on(packages: Path, tmp_path: Path, monk
     debian.bootstrap(release, [packages, more], tmp_path / "setup", tmp_path / "tree")
     usual = ["--quiet", "--variant=minbase", "--include=systemd,openssh-server,cloud-init", f'--customize-hook={tmp_path}/setup "$1"', codename]
     assert (tmp_path / "called").read_text().splitlines() == [*usual, f"{tmp_path}/tree"]
+    debian.bootstrap(release, [packages, more], tmp_path / "setup", tmp_path / "tree", tmp_path / "prepare")
+    assert (tmp_path / "called").read_text().splitlines() == [*usual[:-1], f'--essential-hook={tmp_path}/prepare "$1"', codename, f"{tmp_path}/tree"]
     monkeypatch.setenv("LONGRUN_DEBIAN_MIRROR", "http://debian.example.org")
     debian.bootstrap(release, [packages, more], tmp_path / "setup", tmp_path / "tree")
     assert (tmp_path / "called").read_text().splitlines() == [*usual, f"{tmp_path}/tree", "http://debian.example.org"]

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 from longrun_controller import tools
+from longrun_controller.environment import ROOT
 from longrun_controller.errors import ProblemError
 from longrun_controller.platforms import debian, libvirt
 
@@ -396,7 +398,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("file", ["SHARED/packages", "IMAGE/packages", "IMAGE/setup"])
+@pytest.mark.parametrize("file", ["SHARED/packages", "IMAGE/packages", "IMAGE/prepare", "IMAGE/setup"])
 def test_another_recipe_is_another_image(recipe: Path, tmp_path: Path, file: str) -> None:
     """Terraform knows an image by its name: an old one must not pass for a new one."""
     before = {release: libvirt.image_path(release) for release in (12, 13)}
@@ -408,7 +410,18 @@ def test_another_recipe_is_another_image(recipe: Path, tmp_path: Path, file: str
     assert not set(before.values()) & {libvirt.image_path(release) for release in (12, 13)}
 
 
-def fake_bootstrap(_release: int, _packages: Sequence[Path], _setup: Path, tree: Path) -> None:
+def test_the_image_has_what_the_roles_install() -> None:
+    """What is missing would be unpacked by an emulated processor; another user's number than the role's would leave the data volume to a stranger."""
+    base = yaml.safe_load((ROOT / "ansible" / "roles" / "base" / "vars" / "main.yml").read_text())
+    installed = {*(libvirt.SHARED / "packages").read_text().split(), *(libvirt.IMAGE / "packages").read_text().split()}
+    assert installed >= {*base["_base_packages"], "nginx", "postgresql", "python3-psycopg2"}
+    number = base["_base_service_users"]["postgres"]
+    prepare = (libvirt.IMAGE / "prepare").read_text()
+    assert f"postgres:*:{number}:{number}:" in prepare
+    assert f"postgres:*:{number}:\\n" in prepare
+
+
+def fake_bootstrap(_release: int, _packages: Sequence[Path], _setup: Path, tree: Path, _prepare: Path) -> None:
     """Make the folder that Debian would be installed into, with what the image takes from it."""
     (tree / "boot").mkdir(parents=True)
     for name in ("vmlinuz-6.12.1-amd64", "initrd.img-6.12.1-amd64"):
