@@ -186,7 +186,11 @@ class Pipelines:
         number = next(self._numbers)
         place = self.forge.folder / "jobs" / str(number)
         checkout = place / "workflows"
-        place.mkdir(parents=True)
+        # What a runner keeps between its jobs; where it lies is act's own choice.
+        kept = self.forge.folder / "tools"
+        kept.mkdir(exist_ok=True)
+        (place / "work").mkdir(parents=True)
+        (place / "work" / "tool_cache").symlink_to(kept)
         # What GitHub reads the workflows from; the jobs themselves check out anew.
         self.forge.git("clone", "-q", "--no-checkout", self.forge.bare, checkout, folder=place)
         self.forge.git("fetch", "-q", "origin", commit, folder=checkout)
@@ -217,8 +221,6 @@ class Pipelines:
             "GITHUB_REF": ref,
             # What act takes for the commit; GITHUB_SHA would be made from the checkout.
             "SHA_REF": commit,
-            # What a runner keeps between its jobs.
-            "RUNNER_TOOL_CACHE": str(self.forge.folder / "tools"),
         }.items():
             command += ["--env", f"{variable}={value}"]
         played = {pin: STAND_INS / PLAYED[pin.partition("@")[0]] for pin in pins()}
