@@ -3,6 +3,7 @@
 from testinfra.host import Host
 
 from tests.roles.conftest import Scenario
+from tests.roles.mlflow.test_mlflow import SQL
 from tests.roles.nginx.test_artifacts import STORE, admin, folder, log_of
 from tests.roles.nginx.test_nginx import Client
 
@@ -20,3 +21,5 @@ def test_without_our_package_it_is_mlflow_alone(scenario: Scenario, trixie: Host
     assert admin(f"{folder}through.txt", "-X PUT --data-binary content").status == 200
     assert admin(f"{folder}through.txt").text == "content"
     assert STORE not in log_of(trixie, "through.txt")
+    ours = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'mlflow' AND query LIKE '%longrun%' AND pid <> pg_backend_pid()"
+    assert trixie.check_output(SQL, ours) == "0"
