@@ -1,9 +1,14 @@
-"""The entry point of group `mlflow.app`: MLflow's own server with logins, and tickets for artifacts."""
+"""The entry point of group `mlflow.app`: MLflow's own server with logins, a shorter way through it, and tickets for artifacts."""
+
+# Most of MLflow's functions have no types.
+# mypy: disable-error-code="no-untyped-call, no-any-return"
 
 import os
 from urllib.parse import urlsplit
 
 import boto3
+import mlflow.server.auth
+import mlflow.server.handlers
 from botocore.config import Config
 from fastapi import FastAPI
 from flask import Flask
@@ -11,6 +16,7 @@ from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES, MLFLOW_S3_END
 from mlflow.server.auth import create_app as create_mlflow_app
 from starlette.middleware import Middleware
 
+from longrun_server import seams
 from longrun_server.tickets import Bucket, Tickets
 
 # Where the artifacts lie, as the instance's environment says.
@@ -30,9 +36,30 @@ def bucket() -> Bucket | None:
 
 def create_app() -> FastAPI | Flask:
     """Return MLflow's application with our middleware inside its own: what reaches ours, MLflow has let through."""
+    is_known = seams.fit()
+    if is_known:
+        _ask_less()
     made = create_mlflow_app()
     place = bucket()
     if isinstance(made, FastAPI) and place is not None:
         # The last one of the list is the innermost: authentication and permissions come before it.
         made.user_middleware.append(Middleware(Tickets, bucket=place))
+    if isinstance(made, FastAPI) and is_known:
+        _shorten(made)
     return made
+
+
+def _ask_less() -> None:
+    # Names that another version may not have: so they are imported here.
+    from longrun_server import answers, permissions  # noqa: PLC0415
+    from longrun_server.accounts import Accounts  # noqa: PLC0415
+
+    config = mlflow.server.auth.auth_config
+    permissions.install(mlflow.server.auth, Accounts(config.auth_cache_ttl_seconds, config.auth_cache_max_size), permissions.Runs())
+    answers.install(mlflow.server.handlers)
+
+
+def _shorten(made: FastAPI) -> None:
+    from longrun_server import dispatch  # noqa: PLC0415
+
+    dispatch.shorten(made, mlflow.server.app)
