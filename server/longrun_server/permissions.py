@@ -81,7 +81,7 @@ class Runs:
     def are_gone(self, answer: Response) -> bool:
         """Return whether the request was let through for a run that is no more, which MLflow would have refused."""
         run_id: str | None = g.get(_RUN)
-        if run_id is None or not (answer.status_code == _NOT_FOUND or (request.method == "GET" and answer.get_data() == b"{}")):
+        if run_id is None or not (answer.status_code == _NOT_FOUND or (request.method == "GET" and answer.is_sequence and answer.get_data() == b"{}")):
             return False
         with self._lock:
             self._known.pop(run_id, None)

@@ -44,6 +44,10 @@ def _tracking(folder: Path) -> dict[str, str]:
     store.log_batch(MODEL_RUN, [Metric("loss", 0.3, 1, 0, model_id=MODEL)], [], [])
     store.log_outputs(MODEL_RUN, [LoggedModelOutput(MODEL, 0)])
     store.delete_run(DELETED)
+    for run_id in (RUN, SHUT_RUN):
+        artifacts = Path(store.get_run(run_id).info.artifact_uri)
+        artifacts.mkdir(parents=True)
+        (artifacts / "a.txt").write_text("an artifact", encoding="utf-8")
     assert len(store.search_runs(list(ids.values()), "", ViewType.ALL)) == 4
     store.engine.dispose()
     return ids
