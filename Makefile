@@ -62,7 +62,7 @@ destroy: ## Delete the server and all its data: CONFIRM=name
 	@$(controller) destroy --env '$(ENV)' --confirm '$(CONFIRM)'
 
 ##@ Work on longrun itself
-.PHONY: test lint test-unit test-unit-training test-unit-rest test-roles test-e2e test-e2e-server test-e2e-flow test-e2e-aws test-vm bench-gate bench-training test-tools lock
+.PHONY: test lint test-unit test-unit-training test-unit-rest test-roles test-e2e test-e2e-server test-e2e-flow test-e2e-aws test-vm bench bench-gate bench-training test-tools lock
 test: lint test-unit ## All tests; roles and end to end side by side
 	@$(MAKE) --no-print-directory --jobs=4 test-roles test-e2e-server test-e2e-flow test-e2e-aws
 test-tools:
@@ -87,6 +87,8 @@ test-e2e-aws: test-tools ## Its third part
 	@LONGRUN_E2E_PART=e2e-aws $(PYTEST) --quiet --capture=sys tests/e2e/test_aws.py
 test-vm: test-tools ## The same on a virtual machine of libvirt, and another one in its place
 	@$(PYTEST) --quiet --capture=sys tests/e2e/vm
+bench: test-tools ## Stock, tuned stock and ours side by side, on a host of its own: docs/benchmarks/server.md; ARGS="--quick --only create,get"
+	@tests/.venv/bin/python -m tests.bench.server $(ARGS)
 bench-gate: test-tools ## How often the gate cries wolf, and how often it sees one: docs/benchmarks/gate.md
 	@tests/.venv/bin/python -m tests.bench.gate
 bench-training: test-tools ## What recording costs a training, and 1,000 runs the gate: docs/benchmarks/training.md; against a running server

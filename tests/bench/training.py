@@ -7,8 +7,6 @@ processors from the training: the ratios are the worst that a team sees.
 import json
 import os
 import statistics
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -25,6 +23,7 @@ from longrun_training.server import calm
 from matplotlib.figure import Figure
 from mlflow.entities import Metric, Param
 
+from tests.bench.paired import Pair, compare, timed
 from tests.servers import ROOT, Server
 from tests.unit.training.gate_helpers import Bench, Repository, regression
 
@@ -49,58 +48,12 @@ max_depth = {depths}
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The same work with a server and without.
-
-    Attributes:
-        with_server: Seconds, each time.
-        without: Seconds, each time.
-    """
-
-    with_server: Sequence[float]
-    without: Sequence[float]
-
-    @property
-    def seconds(self) -> float:
-        """What the server adds, of the medians."""
-        return statistics.median(self.with_server) - statistics.median(self.without)
-
-    @property
-    def share(self) -> float:
-        """The same, of the time without one."""
-        return self.seconds / statistics.median(self.without)
-
-
-@dataclass(frozen=True)
 class Growth:
     """How long gate and report take with so many runs in the experiment, in seconds, each time."""
 
     runs: int
     gate: Sequence[float]
     report: Sequence[float]
-
-
-def _timed(folder: Path, *arguments: str, module: str = "longrun_training.cli", statuses: Sequence[int] = (0,)) -> tuple[float, str]:
-    """Run `longrun` and return for how long, and what it printed."""
-    started = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", module, *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    seconds = time.monotonic() - started
-    if done.returncode not in statuses:
-        terminal.fail(f"longrun {arguments[0]} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
-        raise typer.Exit(1)
-    return seconds, done.stdout
-
-
-def _compare(folder: Path, name: str, repeats: int, *arguments: str) -> Pair:
-    """Run the same training with the server and without, by turns, so that a machine that gets slower does so for both."""
-    with_server: list[float] = []
-    without: list[float] = []
-    with terminal.step(name, 2 * repeats) as advance:
-        for number in range(repeats):
-            for module, times in [("longrun_training.cli", with_server), ("tests.bench.untracked", without)][:: -1 if number % 2 else 1]:
-                times.append(_timed(folder, *arguments, module=module)[0])
-                advance()
-    return Pair(with_server, without)
 
 
 def _fill(bench: Bench, numbers: range) -> Iterable[None]:
@@ -145,12 +98,12 @@ def _grow(folder: Path, sizes: Sequence[int], repeats: int) -> list[Growth]:
         gates, reports = [], []
         with terminal.step("gate and report", repeats) as advance:
             for _ in range(repeats):
-                seconds, judged = _timed(folder, "gate", "--json", "--candidate", candidate, "--output", "gate.json", statuses=VERDICTS)
+                seconds, judged = timed(folder, "gate", "--json", "--candidate", candidate, "--output", "gate.json", statuses=VERDICTS)
                 if json.loads(judged)["baseline"]["run_id"] != base.info.run_id:
                     terminal.fail("the gate did not find its baseline")
                     raise typer.Exit(1)
                 gates.append(seconds)
-                seconds, _ = _timed(folder, "report", "--gate", "gate.json", "--output", "report")
+                seconds, _ = timed(folder, "report", "--gate", "gate.json", "--output", "report")
                 reports.append(seconds)
                 advance()
         found.append(Growth(size, gates, reports))
@@ -235,11 +188,11 @@ def main(
     os.environ |= {**Server(env, Path(os.devnull)).client(), "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
     stamp = int(time.time())
     with TemporaryDirectory() as folder:
-        training = _compare(Path(folder), "training", repeats, "train", "--model", f"overhead-{stamp}")
+        training = compare(Path(folder), "training", repeats, "train", "--model", f"overhead-{stamp}")
     with TemporaryDirectory() as folder:
         grid = GRID.format(model=f"sweep-{stamp}", leaves=list(range(1, 26)), depths=list(range(2, 2 + TRIALS // 25)))
         Path(folder, "longrun.toml").write_text(grid, encoding="utf-8")
-        sweep = _compare(Path(folder), f"sweep of {TRIALS} trials", 1, "train", "--sweep", "--jobs", "2")
+        sweep = compare(Path(folder), f"sweep of {TRIALS} trials", 1, "train", "--sweep", "--jobs", "2")
     with TemporaryDirectory() as folder, calm():
         growth = _grow(Path(folder), sorted(int(size) for size in sizes.split(",")), repeats)
     rows = _rows(training, sweep, growth)
