@@ -21,6 +21,7 @@ from longrun_training import terminal
 from longrun_training.figures import PALETTE, styled
 from longrun_training.server import calm
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from mlflow.entities import Metric, Param
 
 from tests.bench.paired import Pair, compare, timed
@@ -147,6 +148,9 @@ def _draw(training: Pair, sweep: Pair, growth: Sequence[Growth]) -> Figure:
             right.plot([size.runs for size in growth], [statistics.median(each) for each in sizes], "o-", color=colour, label=name)
             right.axhline(aim, color=colour, linestyle="--", linewidth=1)
         right.set(title="Gate and report (dashed: aims)", xlabel="runs in the experiment", ylabel="seconds", xscale="log", ylim=(0, None))
+        # Plain numbers: the pictures' style reads no formulas, which matplotlib would write.
+        right.set_xticks([size.runs for size in growth], [f"{size.runs:,}" for size in growth])
+        right.xaxis.set_minor_formatter(NullFormatter())
         right.legend(frameon=False)
     return figure
 
