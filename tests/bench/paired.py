@@ -1,6 +1,5 @@
 """The same `longrun` command with a server and without one, timed by turns."""
 
-import statistics
 import subprocess
 import sys
 import time
@@ -26,13 +25,18 @@ class Pair:
 
     @property
     def seconds(self) -> float:
-        """What the server adds, of the medians."""
-        return statistics.median(self.with_server) - statistics.median(self.without)
+        """What the server adds: of the best times, for whatever else a machine does makes either longer, and by more than this."""
+        return min(self.with_server) - min(self.without)
 
     @property
     def share(self) -> float:
         """The same, of the time without one."""
-        return self.seconds / statistics.median(self.without)
+        return self.seconds / min(self.without)
+
+    @property
+    def spread(self) -> float:
+        """How far the times without one lie apart: what a difference is to be read beside, in seconds."""
+        return max(self.without) - min(self.without)
 
 
 def timed(folder: Path, *arguments: str, module: str = "longrun_training.cli", statuses: Sequence[int] = (0,)) -> tuple[float, str]:

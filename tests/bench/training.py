@@ -118,8 +118,8 @@ def _mark(*, met: bool) -> str:
 def _rows(training: Pair, sweep: Pair, growth: Sequence[Growth]) -> list[tuple[str, str, str, bool]]:
     """Return what was measured, what came out, the aim, and whether it is met."""
     gate, report = (statistics.median(times) for times in (growth[-1].gate, growth[-1].report))
-    small = training.seconds <= max(MOST_OVERHEAD_SECONDS, MOST_OVERHEAD_SHARE * statistics.median(training.without))
-    without, bound = statistics.median(sweep.without), sweep.share <= MOST_SWEEP_SHARE
+    small = training.seconds <= max(MOST_OVERHEAD_SECONDS, MOST_OVERHEAD_SHARE * min(training.without))
+    without, bound = min(sweep.without), sweep.share <= MOST_SWEEP_SHARE
     return [
         ("a training run, recorded", f"{training.seconds:+.2f} s ({100 * training.share:+.1f} %)", "≤ 5 % or 1 s", small),
         (
@@ -138,8 +138,8 @@ def _draw(training: Pair, sweep: Pair, growth: Sequence[Growth]) -> Figure:
         figure = Figure(figsize=(12, 4), layout="constrained")
         left, middle, right = figure.subplots(1, 3)
         for axes, pair, title in ((left, training, "A training run"), (middle, sweep, f"A sweep of {TRIALS} trials")):
-            medians = [statistics.median(times) for times in (pair.without, pair.with_server)]
-            axes.bar(["nothing recorded", "recorded"], medians, color=[PALETTE[5], PALETTE[0]])
+            best = [min(times) for times in (pair.without, pair.with_server)]
+            axes.bar(["nothing recorded", "recorded"], best, color=[PALETTE[5], PALETTE[0]])
             for place, times in enumerate((pair.without, pair.with_server)):
                 axes.plot([place] * len(times), times, "o", color="black", markersize=3)
             axes.set(title=title, ylabel="seconds")
@@ -155,12 +155,12 @@ def _draw(training: Pair, sweep: Pair, growth: Sequence[Growth]) -> Figure:
     return figure
 
 
-def _page(rows: Sequence[tuple[str, str, str, bool]], growth: Sequence[Growth], load: float) -> str:
+def _page(rows: Sequence[tuple[str, str, str, bool]], training: Pair, growth: Sequence[Growth], load: float) -> str:
     table = "\n".join(f"| {what} | {value} | {aim} {_mark(met=met)} |" for what, value, aim, met in rows)
     grown = "\n".join(f"| {size.runs:,} | {statistics.median(size.gate):.1f} | {statistics.median(size.report):.1f} |" for size in growth)
     return f"""# What recording costs
 
-Made by `make bench-training` on {os.cpu_count()} cores, the server on the same machine behind TLS and login, load {load:.1f} at the start. Medians.
+Made by `make bench-training` on {os.cpu_count()} cores, the server on the same machine behind TLS and login, load {load:.1f} at the start.
 
 ![A training and a sweep with and without a server; gate and report over the number of runs](training.png)
 
@@ -175,7 +175,9 @@ A whole process each time, as a pipeline starts it: two to three seconds of gate
 {grown}
 
 "Without" is the same command with a recorder that records nothing (`tests/bench/untracked.py`): the same folds, the figures drawn, the model saved.
-They take turns. The baseline of the gate is the oldest run of the experiment, so that all pages of the history are read.
+They take turns, {len(training.without)} times the training, and the best of each are compared: whatever else a machine does makes a time longer.
+Those of the training without a server lie {training.spread:.1f} s apart. Gate and report are medians; the baseline of the gate is the oldest run of the
+experiment, so that all pages of the history are read. Where more runs take less time, the machine got faster meanwhile.
 """
 
 
@@ -205,7 +207,7 @@ def main(
     content = {"cores": os.cpu_count(), "load": load, "training": asdict(training), "sweep": asdict(sweep), "growth": [asdict(size) for size in growth]}
     output.mkdir(parents=True, exist_ok=True)
     (output / "training.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    (output / "training.md").write_text(_page(rows, growth, load), encoding="utf-8")
+    (output / "training.md").write_text(_page(rows, training, growth, load), encoding="utf-8")
     with styled():
         _draw(training, sweep, growth).savefig(output / "training.png")
     terminal.note(f"{output / 'training.md'}, training.json, training.png")
