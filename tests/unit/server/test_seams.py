@@ -80,6 +80,12 @@ READ = {
         "SqlAlchemyStore._get_run": "bdb42651147d",
         "SqlAlchemyStore.get_run": "bd060906b88f",
     },
+    "mlflow.server": {
+        "_run_server": "8a85124a03c8",
+    },
+    "mlflow.utils.process": {
+        "_exec_cmd": "9b236c90b9be",
+    },
     "mlflow.utils.proto_json_utils": {
         "_mark_int64_fields": "4a16634e0d8c",
         "_merge_json_dicts": "d4a303ae3cdf",
