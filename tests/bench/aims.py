@@ -42,6 +42,8 @@ def number(value: float) -> str:
     """Return a number with as many digits as say something."""
     if math.isnan(value):
         return "–"
+    if isinstance(value, int):
+        return f"{value:,}"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
@@ -55,7 +57,10 @@ def at_least(part: str, what: str, value: float, bound: float, unit: str = "") -
 def at_most(part: str, what: str, value: float, bound: float, unit: str = "") -> Aim:
     """Return an aim that a smaller value meets."""
     met = value <= bound
-    by = f"{100 * (1 - value / bound):.0f} % below" if met else f"{100 * (value / bound - 1):.0f} % above"
+    if not bound:
+        by = "" if met else f"{number(value)} too many"
+    else:
+        by = f"{100 * (1 - value / bound):.0f} % below" if met else f"{100 * (value / bound - 1):.0f} % above"
     return Aim(part, what, f"{number(value)}{unit}", f"≤ {bound:g}{unit}", met, by)
 
 
@@ -77,6 +82,13 @@ def _of_operations(results: Results) -> Iterator[Aim]:
     if results.durable and "log-batch" in results.operations:
         ratio = results.operations["log-batch"][OURS][1].median / results.durable.median
         yield at_most("1 client, median against the durable floor", labels["log-batch"], ratio, MOST_FLOORS, "×")
+
+
+def _of_failures(results: Results) -> Iterator[Aim]:
+    timings = [each for table in results.operations.values() for each in table[OURS].values()]
+    timings += [each for found in results.growth.values() for each in found.values()]
+    if timings:
+        yield at_most("calls of ours", "refused or broken", sum(each.failed for each in timings), 0)
 
 
 def _of_artifacts(results: Results) -> Iterator[Aim]:
@@ -124,4 +136,4 @@ def _of_growth(results: Results) -> Iterator[Aim]:
 
 def judge(results: Results) -> list[Aim]:
     """Return a line for each aim whose part was measured."""
-    return [aim for part in (_of_operations, _of_artifacts, _of_pages, _of_processes, _of_growth) for aim in part(results)]
+    return [aim for part in (_of_operations, _of_failures, _of_artifacts, _of_pages, _of_processes, _of_growth) for aim in part(results)]

@@ -42,7 +42,7 @@ VALUES = f"""
 # Of the benchmark: what stands beside ours on this host.
 base_open_ports: [{{port: 22}}, {{port: 443}}, {{port: {STOCK_PORT}}}, {{port: {TUNED_PORT}}}]
 postgresql_databases: [mlflow, mlflow_auth, stock, stock_auth, tuned, tuned_auth]
-postgresql_max_connections: 400
+postgresql_max_connections: 600
 """
 NGINX = {STOCK: (), TUNED: ("bench-nginx.service",), OURS: ("nginx.service",)}
 NGINX_LOG = {TUNED: "/var/log/nginx/bench-error.log", OURS: "/var/log/nginx/error.log"}
@@ -179,6 +179,11 @@ class Bench:
         """What it is all about."""
         return self.columns[OURS]
 
+    @property
+    def administrator(self) -> Target:
+        """Ours, as its administrator reaches it."""
+        return self.ours.target.as_user("admin", self.password)
+
 
 def check_name(name: str) -> None:
     """Refuse any environment that may be a person's.
@@ -307,7 +312,7 @@ def _set_up(server: Server) -> Bench:
 
 def _ensure_user(column: Column, password: str) -> None:
     """Make the user of the pipelines, who is no administrator: every permission is looked up for each call."""
-    admin = Target(column.name, column.target.address, column.target.port, column.target.url, ("admin", password), column.target.authority)
+    admin = column.target.as_user("admin", password)
     user, secret = column.target.login
     if ask(admin, Call("GET", f"/api/2.0/mlflow/users/get?username={user}"), statuses=(200, 404)) is None:
         ask(admin, post("users/create", {"username": user, "password": secret}))

@@ -1,15 +1,17 @@
 """Ours as its history grows: the same questions with a thousand, a hundred thousand and a million runs in its database."""
 
+import json
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from longrun_controller.errors import ProblemError
 from longrun_training import terminal
 
 from tests.bench import history
-from tests.bench.columns import Bench
-from tests.bench.loads import block
+from tests.bench.columns import LOGIN, Bench
+from tests.bench.loads import Call, ask, block
 from tests.bench.memory import restart
 from tests.bench.operations import OPERATIONS, SINCE_MS, Operation, Seeds, experiment, health
 from tests.bench.results import HEALTH, Timings
@@ -52,6 +54,7 @@ def grow(bench: Bench, sizes: Sequence[int] = SIZES) -> dict[int, dict[str, Timi
     others = max(sizes) // history.RUNS_AN_EXPERIMENT - 1
     if others:
         bench.host.psql(ours.database, history.EXPERIMENTS, {"name": name, "since": SINCE_MS, "count": others})
+    _let_read(bench, name)
     last = experiment(ours, f"{name}-last")
     if int(last) != int(seeds.searched) + others + 1:
         message = f"experiments {seeds.searched} to {last} should be {others + 1}: somebody else makes some on this host"
@@ -72,6 +75,17 @@ def grow(bench: Bench, sizes: Sequence[int] = SIZES) -> dict[int, dict[str, Timi
         there = seeds.runs = size
         found[size] = _ask(bench, seeds, operations)
     return found
+
+
+def _let_read(bench: Bench, name: str) -> None:
+    """Let the user of the pipelines read the runs of all experiments, as one role for a team does."""
+
+    def post(path: str, content: object) -> Any:  # noqa: ANN401 - JSON
+        return ask(bench.administrator, Call("POST", f"/api/3.0/mlflow/roles/{path}", json.dumps(content).encode()))
+
+    role = post("create", {"name": name, "workspace": "default"})["role"]["id"]
+    post("permissions/add", {"role_id": role, "resource_type": "experiment", "resource_pattern": "*", "permission": "READ"})
+    post("assign", {"username": LOGIN, "role_id": role})
 
 
 def _ask(bench: Bench, seeds: Seeds, operations: Sequence[Operation]) -> dict[str, Timings]:

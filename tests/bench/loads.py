@@ -13,7 +13,7 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,10 @@ class Target:
     def host(self) -> str:
         """What the Host header says."""
         return urlsplit(self.url).netloc
+
+    def as_user(self, name: str, password: str) -> "Target":
+        """Return the same server, asked as somebody else."""
+        return replace(self, login=(name, password))
 
     @property
     def authorization(self) -> str:

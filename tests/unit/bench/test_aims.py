@@ -7,7 +7,7 @@ import pytest
 from tests.bench.aims import Aim, at_least, at_most, judge
 from tests.bench.browser import START
 from tests.bench.operations import OPERATIONS
-from tests.bench.results import GET, HEALTH, NAMES, OURS, PUT, Load, Loads, Memory, Results
+from tests.bench.results import GET, HEALTH, NAMES, OURS, PUT, Load, Loads, Memory, Results, Timings
 from tests.unit.bench import made
 
 EVERYTHING = made.results()
@@ -19,11 +19,11 @@ def missed(results: Results) -> list[Aim]:
 
 
 def test_every_aim_has_a_line() -> None:
-    """Requests a second and growth for each operation, latency for all but parameters, one floor, and what is not an operation."""
+    """Requests a second and growth for each operation, latency for all but parameters, one floor, failures, and what is not an operation."""
     parts: dict[str, int] = {}
     for aim in judge(EVERYTHING):
         parts[aim.part] = parts.get(aim.part, 0) + 1
-    assert list(parts.values()) == [len(OPERATIONS), len(OPERATIONS) - 1, 1, 10, 4, 2, 5]
+    assert list(parts.values()) == [len(OPERATIONS), len(OPERATIONS) - 1, 1, 1, 10, 4, 2, 5]
     assert not missed(EVERYTHING)
     assert not judge(Results(made.CONTEXT))
 
@@ -35,6 +35,8 @@ def test_by_how_much() -> None:
     assert at_most("", "", 0.4, 0.5).by == "20 % below"
     assert at_most("", "", 0.6, 0.5) == Aim("", "", "0.60", "≤ 0.5", met=False, by="20 % above")
     assert not at_most("", "", float("nan"), 0.5).met
+    assert at_most("", "", 3, 0) == Aim("", "", "3", "≤ 0", met=False, by="3 too many")
+    assert at_most("", "", 0, 0).met
 
 
 @pytest.mark.parametrize(
@@ -70,3 +72,9 @@ def test_growth_is_that_of_the_largest_history() -> None:
     assert len(lines) == len(slow[sizes[0]]) - 1
     assert not any(HEALTH in line.what for line in lines)
     assert "1,000,000 runs against 1,000" in lines[0].part
+
+
+def test_a_refused_call_is_a_miss() -> None:
+    """What is fast because it says no is not fast."""
+    (line,) = missed(made.results(growth={1: {HEALTH: Timings((0.1,), 1.0, failed=2)}}))
+    assert (line.part, line.measured) == ("calls of ours", "2")
