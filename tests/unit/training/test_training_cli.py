@@ -411,9 +411,8 @@ def test_a_restarting_server_is_waited_for(answering: Callable[..., list[str]], 
     assert len(requests) == 3
 
 
-@pytest.fixture
-def tls_server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """The address of a TLS server with a private certificate, and that certificate's file."""
+def _certificate(folder: Path, hours: int) -> tuple[Path, Path]:
+    """Make a certificate that signs itself and is valid for so many more hours; return its file and its key's."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "longrun test")])
     now = datetime.datetime.now(datetime.UTC)
@@ -423,15 +422,22 @@ def tls_server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
+        .not_valid_before(now - datetime.timedelta(hours=2))
+        .not_valid_after(now + datetime.timedelta(hours=hours))
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    public, private = tmp_path / "server.crt", tmp_path / "server.key"
+    public, private = folder / "server.crt", folder / "server.key"
     public.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     private.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    return public, private
+
+
+@pytest.fixture
+def tls_server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[str, Path]]:
+    """The address of a TLS server with a private certificate, and that certificate's file; the parameter is how many hours it is still valid."""
+    public, private = _certificate(tmp_path, getattr(request, "param", 1))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(public, private)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -452,6 +458,15 @@ def tls_server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     threading.Thread(target=serve, daemon=True).start()
     yield f"https://127.0.0.1:{listener.getsockname()[1]}", public
     listener.close()
+
+
+@pytest.mark.parametrize("tls_server", [-1], indirect=True)
+def test_an_expired_certificate(tls_server: tuple[str, Path], longrun: Longrun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the server's to renew, and nothing that a client could set."""
+    uri, certificate = tls_server
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(certificate))
+    assert "has expired: have it renewed on the server, and check the clock of this machine" in longrun("train").error
 
 
 def test_private_certificates(tls_server: tuple[str, Path], tmp_path: Path, longrun: Longrun, monkeypatch: pytest.MonkeyPatch) -> None:
