@@ -14,6 +14,7 @@ from testinfra.host import Host
 from tests.roles.conftest import SECRETS, Scenario, wait_for
 
 INSTANCES = (1, 2)
+ENVIRONMENT = "/opt/longrun/mlflow/current"
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=100"
 SQL = "cd / && runuser -u postgres -- psql --no-psqlrc -At -d mlflow -c %s"
 
@@ -206,8 +207,12 @@ def test_an_interrupted_deploy_is_finished_by_the_next_without_an_outage(scenari
     # What former versions have left goes; what only looks like it stays.
     former = ["3.0.0-0123abcd", "server-0123abcd", "server-0123abcd.part", "3.0.0-0123abcd.txt", "server-0123abcd.whl", "3.0.0-not-ours"]
     assert trixie.run(f"cd /opt/longrun/mlflow && mkdir {' '.join(former[:3])} && touch {' '.join(former[3:])}").rc == 0
+    # Packed by a former version, which knew no Brotli.
+    assert trixie.run(f"rm {ENVIRONMENT}/.packed-* && find {ENVIRONMENT}/pages/ -name '*.br' -delete").rc == 0
     play = scenario.converge("mlflow")
     assert play.status == 0, play.text
+    count = f"find {ENVIRONMENT}/pages/ -name '*.{{}}' | wc -l"
+    assert trixie.check_output(count.format("br")) == trixie.check_output(count.format("gz")) != "0"
     left = trixie.check_output("ls /opt/longrun/mlflow").split()
     assert set(former).intersection(left) == {"3.0.0-not-ours"}
     assert trixie.run("rm /opt/longrun/mlflow/3.0.0-not-ours").rc == 0
