@@ -414,7 +414,7 @@ def test_the_image_has_what_the_roles_install() -> None:
     """What is missing would be unpacked by an emulated processor; another user's number than the role's would leave the data volume to a stranger."""
     base = yaml.safe_load((ROOT / "ansible" / "roles" / "base" / "vars" / "main.yml").read_text())
     installed = {*(libvirt.SHARED / "packages").read_text().split(), *(libvirt.IMAGE / "packages").read_text().split()}
-    assert installed >= {*base["_base_packages"], "nginx", "postgresql", "python3-psycopg2"}
+    assert installed >= {*base["_base_packages"], "brotli", "libnginx-mod-http-brotli-static", "nginx", "postgresql", "python3-psycopg2"}
     number = base["_base_service_users"]["postgres"]
     prepare = (libvirt.IMAGE / "prepare").read_text()
     assert f"postgres:*:{number}:{number}:" in prepare
