@@ -52,6 +52,13 @@ def text(message: Message, *, pretty: bool = True, convert_int64_to_number: bool
     return written
 
 
+def double(value: float, _break: str = "") -> str:
+    """Return the text of a floating point number."""
+    if isfinite(value):
+        return repr(value)
+    return '"NaN"' if isnan(value) else '"Infinity"' if value > 0 else '"-Infinity"'
+
+
 @cache
 def writer(descriptor: Descriptor) -> Write | None:
     """Return what writes messages of a kind; None where MLflow has to."""
@@ -76,7 +83,7 @@ def _of_field(field: FieldDescriptor, within: tuple[Descriptor, ...]) -> Write:
     elif field.cpp_type in _WHOLE:
         one = _whole
     elif field.cpp_type == FieldDescriptor.CPPTYPE_DOUBLE:
-        one = _double
+        one = double
     elif field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         one = _bool
     elif field.type == FieldDescriptor.TYPE_STRING:
@@ -118,9 +125,3 @@ def _whole(value: int, _break: str) -> str:
 
 def _bool(value: bool, _break: str) -> str:  # noqa: FBT001 - a field's value
     return "true" if value else "false"
-
-
-def _double(value: float, _break: str) -> str:
-    if isfinite(value):
-        return repr(value)
-    return '"NaN"' if isnan(value) else '"Infinity"' if value > 0 else '"-Infinity"'

@@ -46,6 +46,8 @@ def create_app() -> FastAPI | Flask:
         made.user_middleware.append(Middleware(Tickets, bucket=place))
     if isinstance(made, FastAPI) and is_known:
         _shorten(made)
+    if is_known:
+        _write_at_once()
     return made
 
 
@@ -63,3 +65,9 @@ def _shorten(made: FastAPI) -> None:
     from longrun_server import dispatch  # noqa: PLC0415
 
     dispatch.shorten(made, mlflow.server.app)
+
+
+def _write_at_once() -> None:
+    from longrun_server import views  # noqa: PLC0415
+
+    views.install(mlflow.server.app)

@@ -6,8 +6,9 @@ order of their own come in the same one.
 
 import functools
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -49,22 +50,32 @@ class Point(NamedTuple):
 
 
 class RunRow(NamedTuple):
-    """A row of `runs` with everything that hangs on it; what there is none of is None."""
+    """A row of `runs` with everything that hangs on it.
+
+    Attributes:
+        metrics: Key, value, timestamp, step.
+        datasets: For each tag of each input: the dataset's id, name, digest, type of source, source, schema and profile; key and value of the tag, or None.
+        models: Which kind of end of the edge it is, id, step.
+    """
 
     run_id: str
     name: str | None
     experiment_id: int
-    user_id: str | None
+    user_id: str
     status: str
-    start_time: int | None
+    start_time: int
     end_time: int | None
     lifecycle_stage: str
     artifact_uri: str
-    metrics: list[tuple[str, float, int, int, bool]] | None
-    params: dict[str, str] | None
-    tags: dict[str, str | None] | None
-    datasets: list[tuple[Any, ...]] | None
-    models: list[tuple[str, str, int]] | None
+    metrics: list[tuple[str, float, int, int]]
+    params: dict[str, str]
+    tags: dict[str, str]
+    datasets: list[Sequence[Any]]
+    models: list[Sequence[Any]]
+
+
+# Values, timestamps and steps of a metric's points; the last two as PostgreSQL writes them.
+Points = tuple[list[float], list[str], list[str]]
 
 
 EXPERIMENT = Statement("longrun_experiment", "integer", "SELECT artifact_location FROM experiments WHERE experiment_id = $1 AND lifecycle_stage = 'active'")
@@ -87,30 +98,66 @@ CREATE = Statement(
     """,
 )
 
-RUNS = Statement(
-    "longrun_runs",
-    "text[]",
+RUN = Statement(
+    "longrun_run",
+    "text",
     """
     SELECT run_uuid, name, experiment_id, user_id, status, start_time, end_time, lifecycle_stage, artifact_uri,
-        (SELECT json_agg(json_build_array(key, value, timestamp, step, is_nan))::text FROM latest_metrics AS each WHERE each.run_uuid = runs.run_uuid),
-        (SELECT json_object_agg(key, value)::text FROM params AS each WHERE each.run_uuid = runs.run_uuid),
-        (SELECT json_object_agg(key, value)::text FROM tags AS each WHERE each.run_uuid = runs.run_uuid),
+        (SELECT json_agg(json_build_array(key, value, timestamp, step, is_nan))::text FROM latest_metrics WHERE run_uuid = $1),
+        (SELECT json_object_agg(key, value)::text FROM params WHERE run_uuid = $1),
+        (SELECT json_object_agg(key, value)::text FROM tags WHERE run_uuid = $1),
         (SELECT json_agg(json_build_array(d.dataset_uuid, d.name, d.digest, d.dataset_source_type, d.dataset_source, d.dataset_schema, d.dataset_profile,
                                           t.name, t.value))::text
          FROM inputs AS i JOIN datasets AS d ON d.dataset_uuid = i.source_id LEFT JOIN input_tags AS t ON t.input_uuid = i.input_uuid
-         WHERE i.destination_type = 'RUN' AND i.destination_id = runs.run_uuid),
+         WHERE i.destination_type = 'RUN' AND i.destination_id = $1),
         (SELECT json_agg(json_build_array(destination_type, destination_id, step))::text FROM inputs
-         WHERE source_id = runs.run_uuid
+         WHERE source_id = $1
            AND (source_type = 'RUN_INPUT' AND destination_type = 'MODEL_INPUT' OR source_type = 'RUN_OUTPUT' AND destination_type = 'MODEL_OUTPUT'))
-    FROM runs WHERE run_uuid = ANY ($1)
+    FROM runs WHERE run_uuid = $1
     """,
 )
+
+# What hangs on some runs: a row for each table, with its columns as texts, the values joined by a character that they hardly ever have within them. A row for
+# each param would take five times as long to send and to read. Columns: which table, how many rows, how many without NULL, then runs, keys, values and the
+# other columns of the table.
+CONTENTS = Statement(
+    "longrun_contents",
+    "text[], text",
+    """
+    SELECT 'metrics', count(*), count(timestamp), string_agg(run_uuid, $2), string_agg(key, $2),
+        string_agg(CASE WHEN is_nan THEN 'NaN' ELSE value::text END, $2), string_agg(timestamp::text, $2), string_agg(step::text, $2)
+    FROM latest_metrics WHERE run_uuid = ANY ($1)
+    UNION ALL
+    SELECT 'params', count(*), count(value), string_agg(run_uuid, $2), string_agg(key, $2), string_agg(value, $2), NULL, NULL
+    FROM params WHERE run_uuid = ANY ($1)
+    UNION ALL
+    SELECT 'tags', count(*), count(value), string_agg(run_uuid, $2), string_agg(key, $2), string_agg(value, $2), NULL, NULL
+    FROM tags WHERE run_uuid = ANY ($1)
+    UNION ALL
+    SELECT 'datasets', count(*), count(*), string_agg(i.destination_id, $2),
+        string_agg(json_build_array(d.dataset_uuid, d.name, d.digest, d.dataset_source_type, d.dataset_source, d.dataset_schema, d.dataset_profile,
+                                    t.name, t.value)::text, $2), NULL, NULL, NULL
+    FROM inputs AS i JOIN datasets AS d ON d.dataset_uuid = i.source_id LEFT JOIN input_tags AS t ON t.input_uuid = i.input_uuid
+    WHERE i.destination_type = 'RUN' AND i.destination_id = ANY ($1)
+    UNION ALL
+    SELECT 'models', count(*), count(*), string_agg(source_id, $2), string_agg(json_build_array(destination_type, destination_id, step)::text, $2),
+        NULL, NULL, NULL
+    FROM inputs WHERE source_type = 'RUN_OUTPUT' AND destination_type = 'MODEL_OUTPUT' AND source_id = ANY ($1)
+    """,
+)
+SEPARATOR = "\x1f"
+# So many runs at once: the texts stay short, and PostgreSQL reads a table in the order in which it lies there, by itself.
+CHUNK = 200
 
 # The sum keeps the planner from walking the primary key, which begins with the key and the time, through the points of all other runs.
 HISTORY = Statement(
     "longrun_history",
     "text, text, bigint, bigint",
-    "SELECT value, timestamp, step, is_nan FROM metrics WHERE run_uuid = $1 AND key = $2 ORDER BY timestamp + 0, step, value OFFSET $3 LIMIT $4",
+    """
+    SELECT count(*), string_agg(CASE WHEN is_nan THEN 'NaN' ELSE value::text END, ','), string_agg(timestamp::text, ','), string_agg(step::text, ',')
+    FROM (SELECT value, timestamp, step, is_nan FROM metrics WHERE run_uuid = $1 AND key = $2
+          ORDER BY timestamp + 0, step, value OFFSET $3 LIMIT $4) AS point
+    """,
 )
 
 
@@ -227,21 +274,43 @@ class Database:
         with self._connection() as connection:
             return bool(_execute(connection, statement, arguments))
 
-    def history(self, run_id: str, key: str, offset: int, limit: int | None) -> list[tuple[float, int, int, bool]]:
-        """Return value, timestamp, step and is_nan of the points of a metric, by timestamp, step and value."""
+    def history(self, run_id: str, key: str, offset: int, limit: int | None) -> Points:
+        """Return the points of a metric, by timestamp, step and value."""
         with self._connection() as connection:
-            return _execute(connection, HISTORY, [run_id, key, offset, limit])
+            ((number, *columns),) = _execute(connection, HISTORY, [run_id, key, offset, limit])
+        if not number:
+            return [], [], []
+        values, timestamps, steps = (column.split(",") for column in columns)
+        return list(map(float, values)), timestamps, steps
 
-    def runs(self, run_ids: Iterable[str], connection: PoolProxiedConnection | None = None) -> dict[str, RunRow]:
-        """Return those of the runs that there are, by id; over `connection`, whose transaction goes on, where it is given."""
-        arguments = [_texts(run_ids)]
-        if connection is not None:
-            rows = _execute(connection, RUNS, arguments)
-        else:
-            with self._connection() as own:
-                rows = _execute(own, RUNS, arguments)
-        # The columns from the tenth on are JSON.
-        return {row[0]: RunRow(*row[:9], *(column and json.loads(column) for column in row[9:])) for row in rows}
+    def run(self, run_id: str) -> RunRow | None:
+        """Return a run, None where there is none."""
+        with self._connection() as connection:
+            rows = _execute(connection, RUN, [run_id])
+        if not rows:
+            return None
+        # The columns from the tenth on are JSON, which has no floats: 5.0 comes as 5.
+        metrics, params, tags, datasets, models = (column and json.loads(column) for column in rows[0][9:])
+        points = [(key, math.nan if is_nan else float(value), timestamp, step) for key, value, timestamp, step, is_nan in metrics or ()]
+        return _row(rows[0], points, params or {}, tags or {}, datasets or [], models or [])
+
+    def search(self, statement: str, arguments: Mapping[str, Any], limit: int | None) -> tuple[list[RunRow], bool]:
+        """Return the runs that a statement finds, and whether there are more than the limit; of their models only outputs.
+
+        Args:
+            statement: For the driver. Its rows begin with the columns of `RunRow`.
+            arguments: The statement's.
+            limit: So many runs at most.
+        """
+        with self._connection() as connection:
+            with _refusals(), closing(connection.cursor()) as cursor:
+                cast("Any", cursor).execute(statement, arguments)
+                found = [_row(row, [], {}, {}, [], []) for row in cursor.fetchall()]
+            is_more = limit is not None and len(found) > limit
+            del found[limit:]
+            for begin in range(0, len(found), CHUNK):
+                _fill(connection, {row.run_id: row for row in found[begin : begin + CHUNK]})
+        return found, is_more
 
     @contextmanager
     def _connection(self) -> Iterator[PoolProxiedConnection]:
@@ -266,20 +335,58 @@ class Database:
 
 def _execute(connection: PoolProxiedConnection, statement: Statement, arguments: Sequence[Any]) -> list[tuple[Any, ...]]:
     prepared = connection.info.setdefault(PREPARED, set())
+    # SQLAlchemy does not know what its drivers' cursors can do.
+    with _refusals(), cast("Any", connection.cursor()) as cursor:
+        if statement.name not in prepared:
+            cursor.execute(f"PREPARE {statement.name} ({statement.types}) AS {statement.text}")
+            prepared.add(statement.name)
+        cursor.execute(f"EXECUTE {statement.name} ({', '.join(['%s'] * len(arguments))})", arguments)
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
     try:
-        # SQLAlchemy does not know what its drivers' cursors can do.
-        with cast("Any", connection.cursor()) as cursor:
-            if statement.name not in prepared:
-                cursor.execute(f"PREPARE {statement.name} ({statement.types}) AS {statement.text}")
-                prepared.add(statement.name)
-            cursor.execute(f"EXECUTE {statement.name} ({', '.join(['%s'] * len(arguments))})", arguments)
-            rows: list[tuple[Any, ...]] = cursor.fetchall()
-            return rows
+        yield
     except psycopg2.OperationalError as error:
         raise UnavailableError(error) from error
     # A value error: text that PostgreSQL can't hold, as with a zero byte in it.
     except (psycopg2.Error, ValueError) as error:
         raise UnusualError from error
+
+
+def _row(columns: Sequence[Any], *contents: Any) -> RunRow:  # noqa: ANN401 - as `RunRow` has them
+    """Return a run.
+
+    Raises:
+        UnusualError: It lacks what MLflow gives to each.
+    """
+    if columns[3] is None or columns[4] is None or columns[5] is None:
+        raise UnusualError
+    return RunRow._make((*columns[:9], *contents))
+
+
+def _fill(connection: PoolProxiedConnection, runs: Mapping[str, RunRow]) -> None:
+    """Put into the rows of some runs what hangs on them."""
+    for table, number, complete, *texts in _execute(connection, CONTENTS, [_texts(runs), SEPARATOR]):
+        if not number:
+            continue
+        run_ids, keys, *others = columns = [text.split(SEPARATOR) for text in texts if text is not None]
+        # A value with the separator in it is two; one that is NULL is none.
+        if complete != number or any(len(column) != number for column in columns):
+            raise UnusualError
+        into = {run_id: getattr(row, table) for run_id, row in runs.items()}
+        if table == "metrics":
+            values, timestamps, steps = others
+            for run_id, point in zip(run_ids, zip(keys, map(float, values), map(int, timestamps), map(int, steps), strict=True), strict=True):
+                into[run_id].append(point)
+        elif others:
+            for run_id, key, value in zip(run_ids, keys, others[0], strict=True):
+                into[run_id][key] = value
+        else:
+            for run_id, edge in zip(run_ids, keys, strict=True):
+                into[run_id].append(json.loads(edge))
 
 
 def _plain(values: Iterable[float | bool]) -> str:

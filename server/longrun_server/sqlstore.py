@@ -8,32 +8,16 @@ checked by MLflow's own functions, in its order.
 # MLflow gives no types to most of what is called here.
 # mypy: disable-error-code="no-untyped-call, no-any-return"
 
-import math
 import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mlflow.entities import (
-    Dataset,
-    DatasetInput,
-    InputTag,
-    LoggedModelInput,
-    LoggedModelOutput,
-    Metric,
-    Param,
-    Run,
-    RunData,
-    RunInfo,
-    RunInputs,
-    RunOutputs,
-    RunTag,
-)
+from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunInputs, RunTag
 from mlflow.entities.lifecycle_stage import LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from mlflow.store.entities.paged_list import PagedList
-from mlflow.store.tracking.dbmodels.models import SqlRun
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore, _get_orderby_clauses, _get_sqlalchemy_filter_clauses
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, _get_run_name_from_tags
 from mlflow.utils.name_utils import _generate_random_name
 from mlflow.utils.search_utils import SearchUtils
@@ -48,10 +32,9 @@ from mlflow.utils.validation import (
     _validate_run_id,
     _validate_tag,
 )
-from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
 
-from longrun_server.sql import Database, Point, RunRow, UnavailableError, UnusualError
+from longrun_server import rows, search
+from longrun_server.sql import Database, Point, Points, RunRow, UnavailableError, UnusualError
 
 # What PostgreSQL's bigint and integer hold.
 LARGEST = 2**63 - 1
@@ -116,26 +99,36 @@ class SqlStore(SqlAlchemyStore):
     def get_run(self, run_id: str) -> Run:
         """Return a run, with its inputs and outputs."""
         try:
-            found = self._database.runs([_text(run_id)])
-            _require(run_id in found)
-            return _run(found[run_id], with_model_inputs=True)
+            found = self._database.run(_text(run_id))
+            if found is not None:
+                return rows.run(found, with_model_inputs=True)
         except UnusualError:
-            return super().get_run(run_id)
+            pass
+        return super().get_run(run_id)
 
     def get_metric_history(self, run_id: str, metric_key: str, max_results: int | None = None, page_token: str | None = None) -> PagedList[Metric]:
         """Return the points of a metric, by time, step and value."""
         try:
-            _require(max_results is None or (type(max_results) is int and 0 <= max_results < LARGEST))
-            offset = _offset(page_token)
-            limit = None if max_results is None else max_results + 1
-            rows = self._database.history(_text(run_id), _text(metric_key), offset, limit)
+            points, token = self.find_points(run_id, metric_key, max_results, page_token)
         except UnusualError:
             return super().get_metric_history(run_id, metric_key, max_results, page_token)
-        token = None
-        if max_results is not None and len(rows) == limit:
-            token = SearchUtils.create_page_token(offset + max_results)
-            rows.pop()
-        return PagedList([Metric(metric_key, math.nan if is_nan else value, timestamp, step) for value, timestamp, step, is_nan in rows], token)
+        return PagedList(rows.metrics(metric_key, points), token)
+
+    def find_points(self, run_id: str, metric_key: str, max_results: int | None, page_token: str | None) -> tuple[Points, Any]:
+        """Return a page of a metric's points as rows, and the token of the next one.
+
+        Raises:
+            UnusualError: MLflow's own method has to answer.
+        """
+        _require(max_results is None or (type(max_results) is int and 0 <= max_results < LARGEST))
+        offset = _offset(page_token)
+        limit = None if max_results is None else max_results + 1
+        points = self._database.history(_text(run_id), _text(metric_key), offset, limit)
+        if max_results is None or len(points[0]) < max_results + 1:
+            return points, None
+        for column in points:
+            column.pop()
+        return points, SearchUtils.create_page_token(offset + max_results)
 
     def _search_runs(
         self,
@@ -148,13 +141,38 @@ class SqlStore(SqlAlchemyStore):
     ) -> tuple[list[Run], str | None]:
         """Return a page of runs, and the token of the next one."""
         try:
-            return self._find_runs(experiment_ids, filter_string, run_view_type, max_results, order_by, page_token)
-        except MlflowException as error:
-            # MLflow's message would show MLflow's statement.
-            if not isinstance(error.__cause__, SQLAlchemyError | UnusualError):
-                raise
-            found: tuple[list[Run], str | None] = super()._search_runs(experiment_ids, filter_string, run_view_type, max_results, order_by, page_token)
-            return found
+            found, token = self.find_runs(experiment_ids, filter_string, run_view_type, max_results, order_by, page_token)
+            return [rows.run(row, with_model_inputs=False) for row in found], token
+        except UnusualError:
+            return super()._search_runs(experiment_ids, filter_string, run_view_type, max_results, order_by, page_token)
+
+    def find_runs(
+        self,
+        experiment_ids: Sequence[str | int],
+        filter_string: str | None,
+        run_view_type: int,
+        max_results: int | None,
+        order_by: Sequence[str] | None,
+        page_token: str | None,
+    ) -> tuple[list[RunRow], Any]:
+        """Return a page of a search as rows, and the token of the next one.
+
+        Raises:
+            UnusualError: MLflow's own method has to answer.
+        """
+        offset = _offset(page_token)
+        try:
+            self._validate_max_results_param(max_results, allow_null=True)  # type: ignore[arg-type]
+            wanted = _parse_experiment_ids(list(experiment_ids))
+            limit = None if max_results is None else max_results + 1
+            statement, arguments = search.complete(search.read(self.engine.dialect, filter_string, order_by or (), run_view_type), wanted, offset, limit)
+        # What is wrong with it MLflow says, within a session, which has words of its own for what isn't MLflow's.
+        except Exception as error:
+            raise UnusualError from error
+        found, is_more = self._database.search(statement, arguments, max_results)
+        if max_results is None or not is_more:
+            return found, None
+        return found, SearchUtils.create_page_token(offset + max_results)
 
     def _log(self, run_id: str, *, metrics: Iterable[Metric] = (), params: Iterable[Param] = (), tags: Sequence[RunTag] = ()) -> None:
         points = self._points(metrics)
@@ -170,21 +188,21 @@ class SqlStore(SqlAlchemyStore):
     def _points(self, metrics: Iterable[Metric]) -> list[Point]:
         """Return what is to be stored: the newest point of each key first, in the order in which the keys appear."""
         latest: dict[str, Point] = {}
-        rows: dict[Point, None] = {}
+        stored: dict[Point, None] = {}
         for metric in metrics:
             _require(metric.model_id is None and type(metric.timestamp) is type(metric.step) is int)
             _require(metric.timestamp <= LARGEST and abs(metric.step) <= LARGEST)
             _require(type(metric.value) is float or (type(metric.value) is int and abs(metric.value) <= LARGEST_WHOLE))
             is_nan, value = self.sanitize_metric_value(float(metric.value))
             point = Point(_text(metric.key), float(value), metric.timestamp, metric.step, is_nan, is_latest=False)
-            if point in rows:
+            if point in stored:
                 continue
-            rows[point] = None
+            stored[point] = None
             before = latest.get(point.key)
             # The first of equals stays, whether or not it is NaN, whose value is 0 here.
             if before is None or (point.step, point.timestamp, point.value) > (before.step, before.timestamp, before.value):
                 latest[point.key] = point
-        return [point._replace(is_latest=True) for point in latest.values()] + [point for point in rows if latest[point.key] is not point]
+        return [point._replace(is_latest=True) for point in latest.values()] + [point for point in stored if latest[point.key] is not point]
 
     def _create_run(self, experiment_id: str, user_id: str, start_time: int, tags: Sequence[RunTag], run_name: str | None) -> Run:
         number = _number(experiment_id)
@@ -216,50 +234,6 @@ class SqlStore(SqlAlchemyStore):
         self._locations[experiment_id] = location
         return location
 
-    def _find_runs(
-        self,
-        experiment_ids: list[str | int],
-        filter_string: str | None,
-        run_view_type: int,
-        max_results: int | None,
-        order_by: list[str] | None,
-        page_token: str | None,
-    ) -> tuple[list[Run], str | None]:
-        self._validate_max_results_param(max_results, allow_null=True)  # type: ignore[arg-type]
-        stages = set(LifecycleStage.view_type_to_stages(run_view_type))
-        with self.ManagedSessionMaker() as session:
-            parsed = SearchUtils.parse_search_filter(filter_string)
-            columns, order, sorting_joins = _get_orderby_clauses(order_by, session)
-            of_runs, joins, of_datasets = _get_sqlalchemy_filter_clauses(parsed, session, self._get_dialect())
-            # Every run has a start, so whether it has one orders nothing, and keeps PostgreSQL from using the index that begins with it.
-            needless = {flag.name for flag, value in zip(columns[::2], columns[1::2], strict=True) if value is SqlRun.start_time}
-            statement = select(SqlRun.run_uuid, SqlRun.start_time, *columns)
-            for join in joins:
-                statement = statement.join(join, SqlRun.run_uuid == join.c.run_uuid)
-            for join in of_datasets:
-                statement = statement.join(join, SqlRun.run_uuid == join.c.destination_id)
-            for join in sorting_joins:
-                statement = statement.outerjoin(join, SqlRun.run_uuid == join.c.run_uuid)
-            offset = SearchUtils.parse_start_offset_from_page_token(page_token)
-            wanted = self._filter_experiment_ids(session, _parse_experiment_ids(experiment_ids))
-            statement = (
-                statement.where(SqlRun.experiment_id.in_(wanted), SqlRun.lifecycle_stage.in_(stages), *of_runs)
-                .order_by(*(clause for clause in order if not isinstance(clause, str) or clause not in needless))
-                .offset(offset)
-            )
-            if of_datasets:
-                # A run may have two inputs that fit; no other join gives it a second row.
-                statement = statement.distinct()
-            if max_results is not None:
-                statement = statement.limit(max_results + 1)
-            run_ids = [row[0] for row in session.execute(statement)]
-            found = self._database.runs(run_ids, session.connection().connection) if run_ids else {}
-            _require(len(found) == len(run_ids))
-            runs = [_run(found[run_id], with_model_inputs=False) for run_id in run_ids]
-        if max_results is not None and len(runs) == max_results + 1:
-            return runs[:max_results], SearchUtils.create_page_token(offset + max_results)
-        return runs, None
-
 
 def _require(condition: object) -> None:
     if not condition:
@@ -286,45 +260,3 @@ def _number(experiment_id: Any) -> int:  # noqa: ANN401 - as above
     text = _text(experiment_id)
     _require(text.isascii() and text.isdigit() and str(int(text)) == text and int(text) <= LARGEST_ID)
     return int(text)
-
-
-def _run(row: RunRow, *, with_model_inputs: bool) -> Run:
-    """Return the entity as MLflow makes it.
-
-    Raises:
-        UnusualError: MLflow can't make one, or the row is one that it would not have written.
-    """
-    if row.user_id is None or row.start_time is None:
-        raise UnusualError
-    tags = row.tags or {}
-    info = RunInfo(
-        run_id=row.run_id,
-        run_name=row.name or tags.get(MLFLOW_RUN_NAME) or row.name,
-        experiment_id=str(row.experiment_id),
-        user_id=row.user_id,
-        status=row.status,
-        start_time=row.start_time,
-        end_time=row.end_time,
-        lifecycle_stage=row.lifecycle_stage,
-        artifact_uri=row.artifact_uri,
-    )
-    # JSON has no floats: 5.0 comes as 5.
-    data = RunData([Metric(key, math.nan if is_nan else float(value), timestamp, step) for key, value, timestamp, step, is_nan in row.metrics or ()])
-    # An object for each pair would only be taken apart again.
-    data._params = row.params or {}  # noqa: SLF001
-    data._tags = tags  # type: ignore[assignment]  # noqa: SLF001
-    models = row.models or ()
-    inputs = [LoggedModelInput(model) for kind, model, _ in models if kind == "MODEL_INPUT"] if with_model_inputs else []
-    outputs = [LoggedModelOutput(model, step) for kind, model, step in models if kind == "MODEL_OUTPUT"]
-    return Run(info, data, RunInputs(_dataset_inputs(row.datasets or ()), inputs), RunOutputs(outputs))
-
-
-def _dataset_inputs(rows: Iterable[tuple[Any, ...]]) -> list[DatasetInput]:
-    """Return each dataset once, with the tags of all its inputs."""
-    inputs: dict[str, DatasetInput] = {}
-    for dataset_id, name, digest, source_type, source, schema, profile, key, value in rows:
-        if dataset_id not in inputs:
-            inputs[dataset_id] = DatasetInput(Dataset(name, digest, source_type, source, schema, profile), tags=[])
-        if key is not None:
-            inputs[dataset_id].tags.append(InputTag(key, value))
-    return list(inputs.values())

@@ -12,6 +12,21 @@ from mlflow.version import VERSION
 
 # By module: each name, and the first characters of its source's SHA-256.
 READ = {
+    "mlflow.entities.metric": {
+        "Metric.to_proto": "fd40b900b388",
+    },
+    "mlflow.entities.run": {
+        "Run.to_proto": "71cea2026e5b",
+    },
+    "mlflow.entities.run_data": {
+        "RunData.to_proto": "853a33748682",
+    },
+    "mlflow.entities.run_info": {
+        "RunInfo.to_proto": "baedf9ddbc58",
+    },
+    "mlflow.entities.run_status": {
+        "RunStatus": "36d2b1951090",
+    },
     "mlflow.server.auth": {
         "_after_request": "a12244138d8e",
         "_authenticate_cached": "d09f6f01ada8",
@@ -68,6 +83,14 @@ READ = {
     },
     "mlflow.server.fastapi_security": {
         "init_fastapi_security": "b85decbd9969",
+    },
+    "mlflow.server.handlers": {
+        "_disable_if_artifacts_only": "74e27c695a13",
+        "_get_metric_history": "36f50171b2d0",
+        "_get_request_message": "6f8d3d06867c",
+        "_search_runs": "7549b2693d06",
+        "catch_mlflow_exception": "e2b5d5211322",
+        "search_runs_impl": "8df9382dd1bb",
     },
     "mlflow.server.workspace_helpers": {
         "resolve_workspace_for_request_if_enabled": "6a120d154ab0",
