@@ -58,8 +58,8 @@ def note(text: str) -> None:
 
 
 def _seconds(duration: float) -> str:
-    minutes, rest = divmod(duration, 60)
-    return f"{minutes:.0f} min {rest:02.0f} s" if minutes else f"{rest:.1f} s"
+    minutes, rest = divmod(round(duration), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{duration:.1f} s"
 
 
 def _animated() -> bool:
