@@ -39,20 +39,21 @@ def kilobytes(path: Path, name: str) -> int:
     return int(found[1]) if found else 0
 
 
-def temporary_bytes(process: Path) -> int:
-    """Return the size of the temporary files that a process holds open, those without a name included."""
-    total = 0
+def temporary_files(process: Path) -> dict[tuple[int, int], int]:
+    """Return the size of each temporary file that a process holds open, however often; those without a name included."""
+    sizes = {}
     for link in (process / "fd").iterdir():
         with suppress(OSError):
             target, found = str(link.readlink()), link.stat()
             if stat.S_ISREG(found.st_mode) and not target.startswith("/memfd:") and (target.endswith("(deleted)") or any(each in target for each in TEMPORARY)):
-                total += found.st_size
-    return total
+                sizes[found.st_dev, found.st_ino] = found.st_size
+    return sizes
 
 
 def look(units: list[str]) -> dict[str, int]:
     """Return what the processes of these services have together."""
-    report = {"bytes": 0, "processes": 0, "temporary": 0}
+    report = {"bytes": 0, "processes": 0}
+    temporary: dict[tuple[int, int], int] = {}
     for process in Path("/proc").glob("[0-9]*"):
         # One that ends meanwhile has nothing.
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -62,12 +63,12 @@ def look(units: list[str]) -> dict[str, int]:
             try:
                 with become(owner.st_uid, owner.st_gid):
                     size = kilobytes(process / "smaps_rollup", "Pss")
-                    report["temporary"] += temporary_bytes(process)
+                    temporary |= temporary_files(process)
             except PermissionError:
                 size = kilobytes(process / "status", "RssAnon")
             report["bytes"] += 1024 * size
             report["processes"] += 1
-    return report
+    return report | {"temporary": sum(temporary.values())}
 
 
 def main(verb: str, units: list[str]) -> None:
