@@ -21,6 +21,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
 
 from tests.unit.server.calls import ADMIN, DELETED, MODEL, MODEL_RUN, PASSWORD, RUN, SHUT_RUN, USERS
+from tests.unit.server.conftest import Cluster
 
 ROOT = Path(__file__).parents[3]
 GRANTS = {
@@ -32,8 +33,8 @@ GRANTS = {
 }
 
 
-def _tracking(folder: Path) -> dict[str, str]:
-    store = SqlAlchemyStore(f"sqlite:///{folder}/tracking.db", f"{folder}/artifacts")
+def _tracking(uri: str, folder: Path) -> dict[str, str]:
+    store = SqlAlchemyStore(uri, f"{folder}/artifacts")
     ids = {name: str(store.create_experiment(name)) for name in ("open", "shut")}
     for run_id, experiment in ((RUN, "open"), (DELETED, "open"), (MODEL_RUN, "open"), (SHUT_RUN, "shut")):
         with patch("mlflow.store.tracking.sqlalchemy_store.uuid.uuid4", lambda known=run_id: UUID(known)):
@@ -69,18 +70,25 @@ def _users(folder: Path, opened: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what both applications start from."""
+def template(cluster: Cluster) -> str:
+    """The name of a database of runs that both applications get a copy of."""
+    return cluster.database()
+
+
+@pytest.fixture(scope="module")
+def databases(cluster: Cluster, template: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything else that they start from."""
     folder = tmp_path_factory.mktemp("databases")
-    ids = _tracking(folder)
+    ids = _tracking(cluster.uri(template), folder)
     _users(folder, ids["open"])
     (folder / "experiments.json").write_text(json.dumps(ids), encoding="utf-8")
     return folder
 
 
-def ask(which: str, databases: Path, folder: Path) -> list[dict[str, Any]]:
+def ask(which: str, databases: Path, folder: Path, uri: str) -> list[dict[str, Any]]:
     """Return what an application answers to the calls of `calls.py`."""
     shutil.copytree(databases, folder)
+    (folder / "tracking").write_text(uri, encoding="utf-8")
     settings = {
         "default_permission": "NO_PERMISSIONS",
         "database_uri": f"sqlite:///{folder}/auth.db",
@@ -97,9 +105,9 @@ def ask(which: str, databases: Path, folder: Path) -> list[dict[str, Any]]:
     return answers
 
 
-def test_same_answers(databases: Path, tmp_path: Path) -> None:
+def test_same_answers(databases: Path, cluster: Cluster, template: str, tmp_path: Path) -> None:
     """Status, headers and body of several hundred calls; grants hold at once, and what was taken away is gone once nothing is remembered."""
-    stock, ours = (ask(which, databases, tmp_path / which) for which in ("stock", "ours"))
+    stock, ours = (ask(which, databases, tmp_path / which, cluster.uri(cluster.database(template))) for which in ("stock", "ours"))
     different = [(theirs, our) for theirs, our in zip(stock, ours, strict=True) if theirs != our]
     assert not different, json.dumps(different[:5], indent=1)
     statuses = Counter(answer["status"] for answer in ours)
