@@ -179,14 +179,16 @@ def log_statement(*, metrics: bool, params: bool, tags: bool, name: bool) -> Sta
     condition = "lifecycle_stage = 'active'"
     if params:
         given = f"unnest({arguments('text[]', 'text[]')}) WITH ORDINALITY AS given (key, value, number)"
-        ctes.append(f"changed AS (SELECT 1 FROM params JOIN {given} USING (key) WHERE params.run_uuid = $1 AND params.value <> given.value)")  # noqa: S608
+        # Looked up once for the run, which mostly has none yet, and not once for each key.
+        ctes.append("there AS MATERIALIZED (SELECT key, value FROM params WHERE run_uuid = $1)")
+        ctes.append(f"changed AS (SELECT 1 FROM there JOIN {given} USING (key) WHERE there.value <> given.value)")  # noqa: S608
         condition += " AND NOT EXISTS (SELECT 1 FROM changed)"
     ctes.append(f"target AS MATERIALIZED (SELECT run_uuid FROM run WHERE {condition})")  # noqa: S608 - here and below: the text is this function's own
     if params:
         # No ON CONFLICT: where another call stored the same key just now, PostgreSQL refuses, and MLflow looks at both values.
         ctes.append(
             f"new_params AS (INSERT INTO params (run_uuid, key, value) SELECT target.run_uuid, given.key, given.value FROM target, {given} "  # noqa: S608
-            "WHERE NOT EXISTS (SELECT 1 FROM params WHERE params.run_uuid = $1 AND params.key = given.key) ORDER BY given.number)"
+            "WHERE NOT EXISTS (SELECT 1 FROM there WHERE there.key = given.key) ORDER BY given.number)"
         )
     if metrics:
         given = (
