@@ -15,6 +15,7 @@ Whatever is written through this store, any user, role or permission, makes it f
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -106,6 +107,8 @@ class Accounts(SqlAlchemyStore):
         self._remembered: TTLCache[str, Account] = TTLCache(max(size, 1), min(seconds, LONGEST_SECONDS), timer=clock)
         self._lock = threading.Lock()
         self._generation = 0
+        # Names and passwords that are being compared right now.
+        self._checking: dict[tuple[str, str], Future[bool]] = {}
 
     def init_db(self, db_uri: str, read_db_uri: str | None = None) -> None:
         """Open the database, and forget all accounts after whatever writes to it."""
@@ -133,6 +136,7 @@ class Accounts(SqlAlchemyStore):
         with self._lock:
             self._generation += 1
             self._remembered.clear()
+            self._checking.clear()
 
     def believe(self, ask: Callable[[], _Answer], is_yes: Callable[[_Answer], bool]) -> _Answer:
         """Return the answer to a question of permission, from remembered accounts where that is a yes.
@@ -158,11 +162,30 @@ class Accounts(SqlAlchemyStore):
         """Return whether this is the user's password, which only the database knows.
 
         The name may be another user's by now, whose password this is: what is remembered of the former one ends here.
+
+        A comparison takes a processor for a tenth of a second. When the password that many requests come with is asked for again, all of them ask at once:
+        one compares, and the others wait for its answer.
         """
         with self._lock:
-            self._generation += 1
-            self._remembered.pop(username, None)
-        return bool(super().authenticate_user(username, password, use_primary=use_primary))
+            started = self._checking.get((username, password))
+            if started is None:
+                check = self._checking[username, password] = Future[bool]()
+                self._generation += 1
+                self._remembered.pop(username, None)
+        if started is not None:
+            return started.result()
+        try:
+            is_right = bool(super().authenticate_user(username, password, use_primary=use_primary))
+        except BaseException as error:
+            check.set_exception(error)
+            raise
+        else:
+            check.set_result(is_right)
+            return is_right
+        finally:
+            with self._lock:
+                if self._checking.get((username, password)) is check:
+                    del self._checking[username, password]
 
     def get_user(self, username: str) -> User:
         """Return the user, as MLflow's store does."""

@@ -4,15 +4,19 @@
 # mypy: disable-error-code="no-untyped-call, no-any-return"
 
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from flask import Flask
 from longrun_server.accounts import Accounts
 from mlflow.exceptions import MlflowException
+from mlflow.server.auth import sqlalchemy_store
 from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME as HERE
 from sqlalchemy import event
+from werkzeug.security import check_password_hash
 
 PASSWORD = "a long password 1"  # noqa: S105 - of nobody
 SECONDS = 30
@@ -313,3 +317,67 @@ def test_threads(server: Server) -> None:
         for thread in threads:
             thread.join()
     assert wrong == []
+
+
+@pytest.fixture
+def slowly(monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], threading.Event]:
+    """Passwords that are being compared, and what lets the comparisons end."""
+    compared: list[str] = []
+    end = threading.Event()
+
+    def check(password_hash: str, password: str) -> bool:
+        compared.append(password)
+        assert end.wait(30)
+        return check_password_hash(password_hash, password)
+
+    monkeypatch.setattr(sqlalchemy_store, "check_password_hash", check)
+    return compared, end
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("password", [PASSWORD, "not the password"])
+def test_the_same_password_is_compared_once_at_a_time(server: Server, slowly: tuple[list[str], threading.Event], password: str) -> None:
+    """When what is remembered ends, all requests of a busy user come at once, and each comparison takes a processor for a tenth of a second."""
+    server.behind.create_user("busy", PASSWORD)
+    compared, end = slowly
+    with ThreadPoolExecutor(8) as threads:
+        answers = [threads.submit(server.accounts.authenticate_user, "busy", password) for _ in range(8)]
+        _until(lambda: bool(compared) and len(server.accounts._checking["busy", password]._condition._waiters) == 7)  # type: ignore[attr-defined]
+        end.set()
+        assert [each.result() for each in answers] == [password == PASSWORD] * 8
+    assert compared == [password]
+    assert not server.accounts._checking
+    # And again, when nobody is at it.
+    assert server.accounts.authenticate_user("busy", password) == (password == PASSWORD)
+    assert len(compared) == 2
+
+
+def test_a_comparison_from_before_a_change_answers_nobody_after_it(server: Server, slowly: tuple[list[str], threading.Event]) -> None:
+    """A password that was changed here is refused at once."""
+    server.behind.create_user("changes", PASSWORD)
+    compared, end = slowly
+    with ThreadPoolExecutor(2) as threads:
+        before = threads.submit(server.accounts.authenticate_user, "changes", PASSWORD)
+        _until(lambda: bool(compared))
+        server.accounts.update_user("changes", password="another password 2")  # noqa: S106 - of nobody
+        after = threads.submit(server.accounts.authenticate_user, "changes", PASSWORD)
+        _until(lambda: len(compared) == 2)
+        end.set()
+        assert before.result()
+        assert not after.result()
+
+
+def test_a_comparison_that_breaks_is_begun_anew(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for one that is over."""
+    server.behind.create_user("breaks", PASSWORD)
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlalchemy_store, "check_password_hash", lambda *_: 1 / 0)
+        with pytest.raises(MlflowException, match="division"):
+            server.accounts.authenticate_user("breaks", PASSWORD)
+    assert server.accounts.authenticate_user("breaks", PASSWORD)
