@@ -13,7 +13,7 @@ from pathlib import Path
 
 PACKED = {".cjs", ".css", ".html", ".js", ".json", ".mjs", ".svg", ".txt"}
 SMALLEST_BYTES = 1024
-# 10 takes four times as long and saves another 7 %; 11 ten times, and 9 %.
+# 10 takes 3.5 times as long and saves another 7 %; 11 takes 8.5 times as long and saves 9 %.
 BROTLI_QUALITY = 9
 
 
