@@ -24,6 +24,8 @@ from starlette.middleware.wsgi import build_environ
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from longrun_server.packing import pack
+
 # Layers of MLflow's that do nothing for a request of Flask's without a workspace.
 PASSED_BY = frozenset({"fastapi_permission_middleware", "gateway_timing_middleware", "workspace_context_middleware"})
 # What is answered in one piece of JSON.
@@ -126,4 +128,5 @@ class Hop:
             close = getattr(parts, "close", None)
             if close is not None:
                 close()
-        return (*started[-1], body)
+        status, headers = started[-1]
+        return status, *pack(environ.get("HTTP_ACCEPT_ENCODING", ""), headers, body)
