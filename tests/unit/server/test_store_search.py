@@ -4,9 +4,11 @@
 # mypy: disable-error-code="no-untyped-call, no-any-return"
 
 import math
+from itertools import chain
 from typing import Any
 
 import pytest
+from longrun_server.search import read
 from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -100,20 +102,54 @@ ORDERS: tuple[list[str] | None, ...] = (
 )
 
 
-@pytest.mark.parametrize("order_by", ORDERS, ids=str)
-def test_orders_and_pages(pair: Pair, experiments: list[str], order_by: list[str] | None) -> None:
-    """Page by page to the end, each page the same as MLflow's on the same database, which has the ids that break ties."""
+def pages(pair: Pair, experiments: list[str], filter_string: str, order_by: list[str] | None) -> list[list[str]]:
+    """Return the ids of a search page by page to the end, each page the same as MLflow's on the same database, which has the ids that break ties."""
     stock = SqlAlchemyStore(pair.ours.db_uri, "s3://mlflow")
-    token, pages, ids = None, 0, []
+    token, found = None, []
     while True:
-        ours, theirs = (store.search_runs(experiments, "", ViewType.ALL, 10, order_by, token) for store in (pair.ours, stock))
+        ours, theirs = (store.search_runs(experiments, filter_string, ViewType.ALL, 10, order_by, token) for store in (pair.ours, stock))
         assert [run.to_proto() for run in ours] == [run.to_proto() for run in theirs] or str(ours) == str(theirs)
         assert ours.token == theirs.token
-        ids += [run.info.run_id for run in ours]
-        token, pages = ours.token, pages + 1
+        found.append([run.info.run_id for run in ours])
+        token = ours.token
         if token is None:
-            break
-    assert (pages, len(ids), len(set(ids))) == (3, RUNS + 1, RUNS + 1)
+            return found
+
+
+@pytest.mark.parametrize("order_by", ORDERS, ids=str)
+def test_orders_and_pages(pair: Pair, experiments: list[str], order_by: list[str] | None) -> None:
+    """Every run is on one of the pages."""
+    found = pages(pair, experiments, "", order_by)
+    assert list(map(len, found)) == [10, 10, RUNS + 1 - 20]
+    assert len(set(chain(*found))) == RUNS + 1
+
+
+@pytest.mark.parametrize(("order_by", "flags"), [(["start_time DESC"], 0), (["end_time"], 1), (["metrics.all", "start_time"], 1)])
+def test_a_start_is_always_there(pair: Pair, order_by: list[str], flags: int) -> None:
+    """Asking whether there is one would keep PostgreSQL from its index."""
+    order = read(pair.ours.engine.dialect, "metrics.all > 1", order_by, ViewType.ALL).string.split("ORDER BY")[1]
+    assert order.count("clause_") == flags
+
+
+@pytest.mark.parametrize(
+    ("filter_string", "order_by", "joins"),
+    [
+        ("metrics.all != 3", ["metrics.all DESC"], 1),
+        ("metrics.all > -20 and metrics.some < 4", ["metrics.some", "metrics.all DESC"], 2),
+        ("metrics.all > -20", ["metrics.some", "metrics.all"], 2),
+        ("metrics.all > -20 and metrics.all < 20", ["metrics.all"], 2),
+        ("params.p != '3'", ["params.p DESC"], 1),
+        ("params.p != '3'", ["tags.p", "params.p"], 2),
+        ("tags.t LIKE 'v%'", ["tags.t", "params.t"], 2),
+        ("params.q0 IS NULL", ["params.q0", "metrics.all"], 2),
+        ("run_name LIKE 'run%'", ["run_name", "tags.`mlflow.runName`"], 1),
+    ],
+)
+def test_sorted_by_what_was_filtered(pair: Pair, experiments: list[str], filter_string: str, order_by: list[str], joins: int) -> None:
+    """The row that a filter found is not looked up again, where it is the same one."""
+    assert len(list(chain(*pages(pair, experiments, filter_string, order_by)))) > 5
+    statement = read(pair.ours.engine.dialect, filter_string, order_by, ViewType.ALL).string
+    assert statement.count(" JOIN ") == joins
 
 
 @pytest.mark.parametrize(
