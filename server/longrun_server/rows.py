@@ -9,7 +9,6 @@ find them.
 
 from collections.abc import Iterable, Mapping
 from json.encoder import encode_basestring_ascii as quoted
-from math import isfinite
 
 from mlflow.entities import (
     Dataset,
@@ -46,7 +45,7 @@ def run(row: RunRow, *, with_model_inputs: bool) -> Run:
         lifecycle_stage=row.lifecycle_stage,
         artifact_uri=row.artifact_uri,
     )
-    data = RunData([Metric(*each) for each in row.metrics])
+    data = RunData([Metric(key, float(value), int(timestamp), int(step)) for key, value, timestamp, step in row.metrics])
     # An object for each pair would only be taken apart again.
     data._params = row.params  # noqa: SLF001
     data._tags = row.tags  # noqa: SLF001
@@ -55,7 +54,7 @@ def run(row: RunRow, *, with_model_inputs: bool) -> Run:
 
 def metrics(key: str, points: Points) -> list[Metric]:
     """Return the points of a metric as MLflow makes them."""
-    return [Metric(key, value, int(timestamp), int(step)) for value, timestamp, step in zip(*points, strict=True)]
+    return [Metric(key, float(value), int(timestamp), int(step)) for value, timestamp, step in zip(*points, strict=True)]
 
 
 def search_text(found: Iterable[RunRow], next_token: bytes | None) -> str:
@@ -70,11 +69,16 @@ def search_text(found: Iterable[RunRow], next_token: bytes | None) -> str:
 def history_text(key: str, points: Points, next_token: bytes | None) -> str:
     """Return the text of `GetMetricHistory.Response`."""
     begin = f'{{\n      "key": {quoted(key)},\n      "value": '
-    items = [
-        f'{begin}{repr(value) if isfinite(value) else double(value)},\n      "timestamp": {timestamp},\n      "step": {step}\n    }}'
-        for value, timestamp, step in zip(*points, strict=True)
-    ]
+    items = [f'{begin}{_number(value)},\n      "timestamp": {timestamp},\n      "step": {step}\n    }}' for value, timestamp, step in zip(*points, strict=True)]
     return _page("metrics", items, next_token)
+
+
+def _number(value: str) -> str:
+    """Return how Python writes a floating point number that PostgreSQL has written.
+
+    With a point and no exponent both write the same, the shortest that reads as that number; reading and writing 10,000 takes ten times as long as this.
+    """
+    return value if "." in value and "e" not in value else double(float(value))
 
 
 def _name(row: RunRow) -> str | None:
@@ -110,8 +114,7 @@ def _run_text(row: RunRow) -> str:
             _list(
                 "metrics",
                 [
-                    f'{quoted(key)},\n            "value": {repr(value) if isfinite(value) else double(value)},\n'
-                    f'            "timestamp": {timestamp},\n            "step": {step}'
+                    f'{quoted(key)},\n            "value": {_number(value)},\n            "timestamp": {timestamp},\n            "step": {step}'
                     for key, value, timestamp, step in row.metrics
                 ],
             )

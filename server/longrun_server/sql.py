@@ -6,7 +6,6 @@ order of their own come in the same one.
 
 import functools
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -53,7 +52,7 @@ class RunRow(NamedTuple):
     """A row of `runs` with everything that hangs on it.
 
     Attributes:
-        metrics: Key, value, timestamp, step.
+        metrics: Key, value, timestamp and step, the last three as PostgreSQL writes them.
         datasets: For each tag of each input: the dataset's id, name, digest, type of source, source, schema and profile; key and value of the tag, or None.
         models: Which kind of end of the edge it is, id, step.
     """
@@ -67,15 +66,15 @@ class RunRow(NamedTuple):
     end_time: int | None
     lifecycle_stage: str
     artifact_uri: str
-    metrics: list[tuple[str, float, int, int]]
+    metrics: list[tuple[str, str, str, str]]
     params: dict[str, str]
     tags: dict[str, str]
     datasets: list[Sequence[Any]]
     models: list[Sequence[Any]]
 
 
-# Values, timestamps and steps of a metric's points; the last two as PostgreSQL writes them.
-Points = tuple[list[float], list[str], list[str]]
+# Values, timestamps and steps of a metric's points, as PostgreSQL writes them.
+Points = tuple[list[str], list[str], list[str]]
 
 
 EXPERIMENT = Statement("longrun_experiment", "integer", "SELECT artifact_location FROM experiments WHERE experiment_id = $1 AND lifecycle_stage = 'active'")
@@ -283,7 +282,7 @@ class Database:
         if not number:
             return [], [], []
         values, timestamps, steps = (column.split(",") for column in columns)
-        return list(map(float, values)), timestamps, steps
+        return values, timestamps, steps
 
     def run(self, run_id: str) -> RunRow | None:
         """Return a run, None where there is none."""
@@ -291,9 +290,15 @@ class Database:
             rows = _execute(connection, RUN, [run_id])
         if not rows:
             return None
-        # The columns from the tenth on are JSON, which has no floats: 5.0 comes as 5.
-        metrics, params, tags, datasets, models = (column and json.loads(column) for column in rows[0][9:])
-        points = [(key, math.nan if is_nan else float(value), timestamp, step) for key, value, timestamp, step, is_nan in metrics or ()]
+        # The columns from the tenth on are JSON.
+        metrics, *columns = rows[0][9:]
+        params, tags, datasets, models = (column and json.loads(column) for column in columns)
+        points = [
+            (key, "NaN" if is_nan else value, timestamp, step)
+            for key, value, timestamp, step, is_nan in (metrics and json.loads(metrics, parse_float=str, parse_int=str)) or ()
+        ]
+        if any(timestamp is None for _, _, timestamp, _ in points):
+            raise UnusualError
         return _row(rows[0], points, params or {}, tags or {}, datasets or [], models or [])
 
     def search(self, statement: str, arguments: Mapping[str, Any], limit: int | None) -> tuple[list[RunRow], bool]:
@@ -381,7 +386,7 @@ def _fill(connection: PoolProxiedConnection, runs: Mapping[str, RunRow]) -> None
         into = {run_id: getattr(row, table) for run_id, row in runs.items()}
         if table == "metrics":
             values, timestamps, steps = others
-            for run_id, point in zip(run_ids, zip(keys, map(float, values), map(int, timestamps), map(int, steps), strict=True), strict=True):
+            for run_id, point in zip(run_ids, zip(keys, values, timestamps, steps, strict=True), strict=True):
                 into[run_id].append(point)
         elif others:
             for run_id, key, value in zip(run_ids, keys, others[0], strict=True):

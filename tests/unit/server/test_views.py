@@ -10,9 +10,11 @@ from typing import Any, cast
 from unittest.mock import patch
 
 import mlflow.server.auth
+import numpy as np
 import pytest
 from flask import Flask, Response
-from longrun_server import views
+from longrun_server import rows, views
+from longrun_server.answers import double
 from longrun_server.sql import SEPARATOR
 from longrun_server.sqlstore import SqlStore
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
@@ -201,6 +203,28 @@ def test_histories(two: Two) -> None:
                 if not token:
                     break
             assert paged == whole
+
+
+def test_numbers(two: Two) -> None:
+    """Drawn doubles, as PostgreSQL writes them, become what Python writes: any bits, few digits, and the neighbours of powers of two and ten."""
+    rng = np.random.default_rng(7)
+    powers = np.concatenate([2.0 ** np.arange(-60, 70), 10.0 ** np.arange(-30, 31)])
+    drawn = np.concatenate(
+        [
+            rng.integers(0, 2**64, 20_000, dtype=np.uint64).view(np.float64),
+            rng.random(20_000) * 10.0 ** rng.integers(-6, 18, 20_000),
+            rng.integers(0, 10**6, 20_000) / 10.0 ** rng.integers(0, 9, 20_000),
+            rng.integers(2**49, 2**50, 20_000) + rng.integers(0, 16, 20_000) / 16.0,
+            powers,
+            np.nextafter(powers, 0.0),
+            np.nextafter(powers, np.inf),
+        ]
+    )
+    numbers = [*drawn[np.isfinite(drawn)].tolist(), *NUMBERS]
+    told = f"{{{','.join(map(repr, numbers))}}}"
+    with two.ours.engine.connect() as connection:
+        written = connection.exec_driver_sql("SELECT array_agg(n::text) FROM unnest(%s::double precision[]) AS n", (told,)).scalar_one()
+    assert list(map(rows._number, written)) == list(map(double, numbers))
 
 
 @pytest.mark.parametrize(
