@@ -22,6 +22,7 @@ from mlflow.server.auth import (
     _after_request,
     _before_request,
     _run_requirement,
+    _validate_can_update_run_and_models,
     auth_config,
     authenticate_request,
     filter_experiment_ids,
@@ -31,6 +32,7 @@ from mlflow.server.auth import (
     redact_search_runs_model_links,
     retention_gate,
     sender_is_admin,
+    validate_can_log_batch,
 )
 from mlflow.server.auth.config import DEFAULT_AUTHORIZATION_FUNCTION
 from mlflow.server.auth.permissions import RESOURCE_TYPE_EXPERIMENT, RESOURCE_TYPE_LOGGED_MODEL, RESOURCE_TYPE_RUN, RESOURCE_TYPE_WORKSPACE
@@ -41,7 +43,10 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy import select
 from werkzeug.datastructures import Authorization
 
+from longrun_server import batches
 from longrun_server.accounts import Accounts
+from longrun_server.sql import UnusualError
+from longrun_server.sqlstore import SqlStore
 
 # They read the whole answer, a search's hundred runs too, before they ask whether the user may see the logged models that it names. Almost all users may.
 REDACTORS = (redact_get_run_model_links, redact_search_runs_model_links, redact_metric_history_model_ids)
@@ -128,6 +133,9 @@ def install(auth: ModuleType, accounts: Accounts, runs: Runs) -> None:
         ours["authenticate_request"] = _authenticate_once
     for name, each in ours.items():
         setattr(auth, name, each)
+    for route, may in auth.BEFORE_REQUEST_VALIDATORS.items():
+        if may is validate_can_log_batch:
+            auth.BEFORE_REQUEST_VALIDATORS[route] = _can_log_batch
     for route, redact in auth.AFTER_REQUEST_HANDLERS.items():
         if redact in REDACTORS:
             auth.AFTER_REQUEST_HANDLERS[route] = partial(_redact, accounts, redact)
@@ -142,6 +150,17 @@ def _check_after(runs: Runs, answer: Response) -> Response:
     """Return the answer as MLflow lets it go out."""
     checked: Response = _after_request(make_forbidden_response() if runs.are_gone(answer) else answer)
     return checked
+
+
+def _can_log_batch() -> bool:
+    """Return whether the user may log the batch; which logged models it would log to only a message tells, and a plain batch names none."""
+    try:
+        batches.of_request()
+    except (MlflowException, UnusualError):
+        allowed: bool = validate_can_log_batch()
+    else:
+        allowed = _validate_can_update_run_and_models(set())
+    return allowed
 
 
 def _visible(accounts: Accounts, experiment_ids: list[str]) -> list[str]:
@@ -180,6 +199,11 @@ def _look_up(run_id: str) -> str | None:
     store = _get_tracking_store()
     if not isinstance(store, SqlAlchemyStore):
         return None
+    if isinstance(store, SqlStore):
+        try:
+            return store.experiment_of(run_id)
+        except UnusualError:
+            pass
     with store.ManagedSessionMaker() as session:
         experiment_id = session.execute(select(SqlRun.experiment_id).where(SqlRun.run_uuid == run_id)).scalar_one_or_none()
     return None if experiment_id is None else str(experiment_id)

@@ -97,6 +97,8 @@ CREATE = Statement(
     """,
 )
 
+EXPERIMENT_OF_RUN = Statement("longrun_experiment_of_run", "text", "SELECT experiment_id FROM runs WHERE run_uuid = $1")
+
 RUN = Statement(
     "longrun_run",
     "text",
@@ -230,6 +232,12 @@ class Database:
         """Return where an active experiment keeps its artifacts, None where there is no such experiment."""
         with self._connection() as connection:
             rows = _execute(connection, EXPERIMENT, [experiment_id])
+        return rows[0][0] if rows else None
+
+    def experiment_of(self, run_id: str) -> int | None:
+        """Return the id of a run's experiment, None where there is no such run."""
+        with self._connection() as connection:
+            rows = _execute(connection, EXPERIMENT_OF_RUN, [run_id])
         return rows[0][0] if rows else None
 
     def create_run(self, experiment: tuple[int, str], run: tuple[str, str, str, str, int], tags: Sequence[tuple[str, str]]) -> bool:

@@ -96,6 +96,15 @@ class SqlStore(SqlAlchemyStore):
         except UnusualError:
             return super().create_run(experiment_id, user_id, start_time, tags, run_name)
 
+    def experiment_of(self, run_id: str) -> str | None:
+        """Return the id of a run's experiment, None where there is no such run.
+
+        Raises:
+            UnusualError: PostgreSQL did not answer.
+        """
+        found = self._database.experiment_of(run_id)
+        return None if found is None else str(found)
+
     def get_run(self, run_id: str) -> Run:
         """Return a run, with its inputs and outputs."""
         try:

@@ -1,4 +1,4 @@
-"""Flask's views for a search and for a history: the answer is written from the rows.
+"""Flask's views for a search and for a history, whose answer is written from the rows, and for a batch, which is read from the request's JSON.
 
 MLflow's own views go on behind them, for whatever they refuse and whatever is out of the ordinary, and for everybody else who calls them.
 """
@@ -26,9 +26,10 @@ from mlflow.server.handlers import (
     _assert_required,
     _assert_string,
     _get_request_message,
+    catch_mlflow_exception,
 )
 
-from longrun_server import rows
+from longrun_server import batches, rows
 from longrun_server.sql import UnusualError
 from longrun_server.sqlstore import SqlStore
 
@@ -42,6 +43,7 @@ def install(flask: Flask) -> None:
     """Put our views in place of MLflow's, which stay behind them."""
     for name, write in {"_search_runs": search_text, "_get_metric_history": history_text}.items():
         flask.view_functions[name] = _before(write, cast("View", flask.view_functions[name]))
+    flask.view_functions["_log_batch"] = _logging(cast("View", flask.view_functions["_log_batch"]))
 
 
 def search_text(store: SqlStore) -> str:
@@ -85,16 +87,38 @@ def history_text(store: SqlStore) -> str:
     return rows.history_text(key, *store.find_points(message.run_id or message.run_uuid, key, most, message.page_token or None))
 
 
+def _store() -> SqlStore:
+    """Return our store.
+
+    Raises:
+        UnusualError: It is another one, or this server has none.
+    """
+    store = None if os.environ.get(ARTIFACTS_ONLY_ENV_VAR) else handlers._get_tracking_store()  # noqa: SLF001
+    if not isinstance(store, SqlStore):
+        raise UnusualError
+    return store
+
+
+def _logging(view: View) -> View:
+    @wraps(view)
+    @catch_mlflow_exception
+    def answer() -> Response:
+        try:
+            store = _store()
+            batch = batches.of_request()
+        except (MlflowException, UnusualError):
+            return view()
+        store.log_batch(*batch)
+        return Response("{}", mimetype="application/json")
+
+    return answer
+
+
 def _before(write: Callable[[SqlStore], str], view: View) -> View:
     @wraps(view)
     def answer() -> Response:
-        if os.environ.get(ARTIFACTS_ONLY_ENV_VAR):
-            return view()
         try:
-            store = handlers._get_tracking_store()  # noqa: SLF001
-            if not isinstance(store, SqlStore):
-                return view()
-            text = write(store)
+            text = write(_store())
         except (MlflowException, UnusualError):
             return view()
         return Response(text, mimetype="application/json")

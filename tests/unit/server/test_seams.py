@@ -13,7 +13,11 @@ from mlflow.version import VERSION
 # By module: each name, and the first characters of its source's SHA-256.
 READ = {
     "mlflow.entities.metric": {
+        "Metric.from_proto": "2ffe57a2d5d7",
         "Metric.to_proto": "fd40b900b388",
+    },
+    "mlflow.entities.param": {
+        "Param.from_proto": "9b3819474833",
     },
     "mlflow.entities.run": {
         "Run.to_proto": "71cea2026e5b",
@@ -26,6 +30,9 @@ READ = {
     },
     "mlflow.entities.run_status": {
         "RunStatus": "36d2b1951090",
+    },
+    "mlflow.entities.run_tag": {
+        "RunTag.from_proto": "0b31932470f0",
     },
     "mlflow.server.auth": {
         "_after_request": "a12244138d8e",
@@ -57,6 +64,7 @@ READ = {
         "resolve_permissions": "89b4cbe23336",
         "retention_gate": "4e1446fc3bd1",
         "sender_is_admin": "7a9ed36212d5",
+        "validate_can_log_batch": "b03706c5c5ae",
     },
     "mlflow.server.auth.db.models": {
         "SqlRole": "e3cd61598cff",
@@ -85,9 +93,12 @@ READ = {
         "init_fastapi_security": "b85decbd9969",
     },
     "mlflow.server.handlers": {
+        "_assert_required": "1d2935a1fb40",
         "_disable_if_artifacts_only": "74e27c695a13",
         "_get_metric_history": "36f50171b2d0",
+        "_get_request_json": "4bc12c0a6336",
         "_get_request_message": "6f8d3d06867c",
+        "_log_batch": "9afe7a1d3378",
         "_search_runs": "7549b2693d06",
         "catch_mlflow_exception": "e2b5d5211322",
         "search_runs_impl": "8df9382dd1bb",
@@ -113,6 +124,9 @@ READ = {
         "_mark_int64_fields": "4a16634e0d8c",
         "_merge_json_dicts": "d4a303ae3cdf",
         "message_to_json": "a9b66a85e21d",
+    },
+    "mlflow.utils.validation": {
+        "_validate_batch_log_api_req": "379021763a8d",
     },
 }
 
