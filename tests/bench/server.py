@@ -34,7 +34,7 @@ class Size:
     """How much is done.
 
     Attributes:
-        rounds: How often each block is repeated.
+        rounds: How often each block is repeated; starts and pages, which take long, are measured once.
         fresh_runs: Runs that nothing was logged to, of each server.
         megabytes: Size of a large artifact.
         largest: Size of the one that is sent to ours while its memory is looked at.
@@ -98,12 +98,12 @@ def _training(env: str, repeats: int) -> Pair:
 def _measure(bench: Bench, env: str, parts: Sequence[str], chosen: Sequence[Operation], size: Size) -> Results:
     """Measure the parts one after another; growth comes last, for it empties the database of ours."""
     begun, load, loop_ns = time.monotonic(), os.getloadavg()[0], _loop_ns()
-    start = memory.starts(bench, size.rounds) if "start" in parts else {}
+    start = memory.starts(bench, 1) if "start" in parts else {}
     seeds = _seed(bench, size) if {"operations", "artifacts", "pages", "memory"} & set(parts) else {}
     idle = memory.shares(bench) if "memory" in parts else {}
     measured = operations.measure(bench, seeds, chosen, size.rounds) if "operations" in parts else operations.Measured()
     stored = artifacts.measure(bench, seeds, megabytes=size.megabytes, largest=size.largest, rounds=size.rounds) if "artifacts" in parts else None
-    pages = browser.measure(bench, seeds, size.rounds) if "pages" in parts else {}
+    pages = browser.measure(bench, seeds, 1) if "pages" in parts else {}
     loaded = memory.shares(bench) if "memory" in parts else {}
     training = _training(env, size.rounds) if "training" in parts else None
     grown = growth.grow(bench, size.grown) if "growth" in parts else {}
