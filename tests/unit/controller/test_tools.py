@@ -154,6 +154,22 @@ def test_a_program_is_built_once(step: Step, cache: Path, widget: dict[str, str]
     assert not list((cache / "bin").glob("*.part"))
 
 
+def test_sources_stay_until_the_last_build(step: Step, cache: Path, widget: dict[str, str], go: Path) -> None:
+    """What one build has compiled the next one takes; afterwards they are gone, at once for whoever looks."""
+    assert go.exists()
+    compiled = cache / "go" / "build" / "compiled"
+    compiled.parent.mkdir(parents=True)
+    compiled.touch()
+    tools.clean(step)
+    tools.build(step, ["widget"])
+    widget["version"] = "v1.2.4"
+    tools.build(step, ["widget"])
+    assert compiled.exists()
+    tools.clean(step)
+    assert not (cache / "go").exists()
+    tools.clean(step)
+
+
 def test_another_pin_is_built_anew(step: Step, cache: Path, widget: dict[str, str], go: Path, tmp_path: Path) -> None:
     """A program of the right name and the wrong version must not pass for the pinned one."""
     assert go.exists()
