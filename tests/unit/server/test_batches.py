@@ -18,7 +18,7 @@ from mlflow.protos.service_pb2 import LogBatch
 from mlflow.server import handlers
 from mlflow.server.constants import ARTIFACTS_ONLY_ENV_VAR
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from mlflow.utils.proto_json_utils import message_to_json
+from mlflow.utils.proto_json_utils import message_to_json, parse_dict
 
 from tests.unit.server.conftest import ROOT, START, Cluster
 from tests.unit.server.test_views import NUMBERS, TEXTS, VIEWS
@@ -88,7 +88,7 @@ def test_what_the_client_sends(two: Two) -> None:
     )
     body = message_to_json(message)
     # MLflow's view makes one, and no other.
-    with patch.object(handlers, "parse_dict", side_effect=handlers.parse_dict) as parsed:
+    with patch.object(handlers, "parse_dict", side_effect=parse_dict) as parsed:
         assert two.log(body.encode()) == 200
     assert parsed.call_count == 1
     run = two.ours.search_runs([two.experiment], "", 1, 1).to_list()[0]
@@ -97,6 +97,7 @@ def test_what_the_client_sends(two: Two) -> None:
 
 METRIC = {"key": "m", "value": 0.5, "timestamp": START, "step": 0}
 PAIR = {"key": "k", "value": "v"}
+ODD_VALUES: tuple[Any, ...] = (None, "1.5", "NaN", float("nan"), float("inf"), True, 10**400, 2**53 + 1, "x", [])
 
 
 @pytest.mark.parametrize(
@@ -139,10 +140,7 @@ def test_stored(two: Two, body: dict[str, Any]) -> None:
         {"run_id": RUN, "metrics": [5]},
         {"run_id": RUN, "metrics": [{}]},
         {"run_id": RUN, "metrics": [{"key": "m", "value": 1.0, "timestamp": START}]},
-        *(
-            {"run_id": RUN, "metrics": [METRIC | {"value": value}]}
-            for value in (None, "1.5", "NaN", float("nan"), float("inf"), True, 10**400, 2**53 + 1, "x", [])
-        ),
+        *({"run_id": RUN, "metrics": [METRIC | {"value": value}]} for value in ODD_VALUES),
         *(
             {"run_id": RUN, "metrics": [METRIC | {name: value}]}
             for name in ("timestamp", "step")
