@@ -11,7 +11,7 @@ import time
 import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -166,8 +166,7 @@ def build(step: Step, names: Iterable[str]) -> None:
     names = list(names)
     if all(_installed(name) for name in names):
         return
-    with alone("tools", lambda: step.say(f"waiting for another run that builds into {cache_directory()}")):
-        step.say("")
+    with _alone(step):
         # Another run may have built them while this one waited.
         missing = [name for name in names if not _installed(name)]
         if not missing:
@@ -191,15 +190,22 @@ def build(step: Step, names: Iterable[str]) -> None:
             _build_one(step, go, name, environment, f"{number} of {len(missing)}")
 
 
+@contextlib.contextmanager
+def _alone(step: Step) -> Iterator[None]:
+    """Keep other runs from building meanwhile."""
+    with alone("tools", lambda: step.say(f"waiting for another run that builds into {cache_directory()}")):
+        step.say("")
+        yield
+
+
 def clean(step: Step) -> None:
     """Delete the module sources and the compiler's cache that builds of this process used: gigabytes that nothing needs before a pin changes.
 
-    A build that follows another one takes half of what it needs from there, so this comes after the last. Where one failed, the next run goes on with it.
+    A build takes from there what an earlier one needed, too, so this comes after the last. Where one failed, the next run goes on with it.
     """
     while _used:
         work = _used.pop()
-        with alone("tools", lambda: step.say(f"waiting for another run that builds into {cache_directory()}")):
-            step.say("")
+        with _alone(step):
             if work.exists():
                 _throw_away(work)
 

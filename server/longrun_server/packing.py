@@ -12,6 +12,7 @@ from werkzeug.http import parse_accept_header
 # What is shorter is not worth the trouble; nginx has the same limit.
 LEAST_BYTES = 1024
 LEVEL = 1
+# As zlib has it: the largest window, and 16 for gzip around it.
 GZIP_WINDOW = 16 + 15
 
 Headers = list[tuple[bytes, bytes]]
