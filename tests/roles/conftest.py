@@ -56,12 +56,23 @@ class Scenario:
 
     directory: Path
 
+    @property
+    def options(self) -> list[str]:
+        """Options of ssh. Questions to a host share one connection, which ends a minute after the last: a login for each is three quarters of its time."""
+        return [
+            f"-oUserKnownHostsFile={self.directory / 'known_hosts'}",
+            "-oIdentitiesOnly=yes",
+            "-oControlMaster=auto",
+            "-oControlPersist=60",
+            f"-oControlPath={self.directory}/%h",
+        ]
+
     def host(self, name: str) -> Host:
         """Return a host as root, reached as Ansible reaches it."""
         return testinfra.get_host(
             f"ssh://longrun@{self.address(name)}",
             ssh_identity_file=str(self.directory / "ssh_key"),
-            ssh_extra_args=f"-o UserKnownHostsFile={self.directory / 'known_hosts'} -o IdentitiesOnly=yes",
+            ssh_extra_args=" ".join(self.options),
             sudo=True,
         )
 
@@ -70,8 +81,7 @@ class Scenario:
 
         It goes through standard input: sudo writes command lines into the journal, where no secret may stand.
         """
-        options = [f"-oUserKnownHostsFile={self.directory / 'known_hosts'}", "-oIdentitiesOnly=yes", "-oControlPath=~/.ansible/cp/%h-%p-%r"]
-        command = ["ssh", f"-i{self.directory / 'ssh_key'}", *options, f"longrun@{self.address(name)}", "sudo bash -s"]
+        command = ["ssh", f"-i{self.directory / 'ssh_key'}", *self.options, f"longrun@{self.address(name)}", "sudo bash -s"]
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         assert done.returncode != 255, done.stderr  # ssh's own
         return Output(done.returncode, done.stdout, done.stderr)
