@@ -27,6 +27,10 @@ from tests.e2e.conftest import OTHER_IMAGE
 from tests.servers import ROOT, Server, api, artifacts_of, last_run_url, run, runs_of, say, versions_of
 
 LARGE_MB = 100
+# A host that reaches nobody any more, while the connection that it is installed over stays.
+LOSE_NETWORK = """nft 'add table inet lost
+add chain inet lost output { type filter hook output priority 0; }
+add rule inet lost output oifname != "lo" ct state new reject'"""
 AS_MLFLOW = "exec setpriv --reuid mlflow --regid mlflow --clear-groups /opt/longrun/mlflow/current/bin/python -"
 
 
@@ -438,11 +442,11 @@ def test_replaced_host_keeps_the_data(server: Server, tmp_path: Path) -> None:
 
 
 def test_interrupted_up_finishes(second: Server) -> None:
-    """Ctrl-C in one step, a kill in another: `make up` again goes on from there and finishes."""
+    """Ctrl-C in one step, a lost network in another, a kill in a third: `make up` again goes on from there and finishes."""
     # Started in the background, a shell has its children ignore Ctrl-C; these must not.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for sent, marker in ((signal.SIGINT, "Install the packages"), (signal.SIGKILL, "Make the tables of runs")):
-        say(f"make up ENV=e2e-b, {sent.name} at '{marker}'")
+    for sent, marker in ((signal.SIGINT, "Install the packages"), (None, "minio : Copy the program"), (signal.SIGKILL, "Make the tables of runs")):
+        say(f"make up ENV=e2e-b, {sent.name if sent else 'the network is lost'} at '{marker}'")
         process = subprocess.Popen(
             ["make", "-s", "up", "ENV=e2e-b"],
             cwd=ROOT,
@@ -455,7 +459,10 @@ def test_interrupted_up_finishes(second: Server) -> None:
         assert process.stderr
         for line in process.stderr:
             if marker in line:
-                os.killpg(process.pid, sent)
+                if sent:
+                    os.killpg(process.pid, sent)
+                else:
+                    second.shell(LOSE_NETWORK, host="data")
                 break
         rest = process.stderr.read()
         process.wait(timeout=60)
@@ -463,6 +470,9 @@ def test_interrupted_up_finishes(second: Server) -> None:
         assert "Traceback" not in rest
         if sent is signal.SIGINT:
             assert "interrupted; run the same command again" in rest
+        if not sent:
+            assert "Install the Python packages of /opt/longrun/minio/client" in rest
+            second.shell("nft delete table inet lost", host="data")
     finished = second.make("up")
     assert "version 1" in finished.text
 
