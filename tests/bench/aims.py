@@ -15,6 +15,7 @@ MOST_GROWTH_MIB = 50.0
 FIRST_MB, SECOND_KB = 1.4, 50.0
 MOST_MIB, MOST_START_SECONDS = 700.0, 15.0
 MOST_GROWN = 2.0
+MOST_MINUTES = 15.0
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,13 @@ def _of_growth(results: Results) -> Iterator[Aim]:
             yield at_most(part, labels[name], results.growth[largest][name].median / before.median, MOST_GROWN, "×")
 
 
+def _of_the_benchmark(results: Results) -> Iterator[Aim]:
+    everything = (results.operations, results.artifacts, results.pages, results.memory, results.start, results.growth)
+    if all(everything) and not results.context.quick:
+        yield at_most("the benchmark", "from the command to its end", results.context.minutes, MOST_MINUTES, " min")
+
+
 def judge(results: Results) -> list[Aim]:
     """Return a line for each aim whose part was measured."""
-    return [aim for part in (_of_operations, _of_failures, _of_artifacts, _of_pages, _of_processes, _of_growth) for aim in part(results)]
+    parts = (_of_operations, _of_failures, _of_artifacts, _of_pages, _of_processes, _of_growth, _of_the_benchmark)
+    return [aim for part in parts for aim in part(results)]

@@ -182,7 +182,7 @@ class Context:
         load_after: The same at the end.
         mlflow: Version on the host.
         instances: MLflow processes of ours and of tuned stock.
-        minutes: How long it took, without making the host.
+        minutes: How long the command took, with making and removing the host.
         quick: Whether it was the short form.
     """
 

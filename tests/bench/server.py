@@ -3,10 +3,11 @@
 `--quick` and `--only` are for the work on the server; what they write goes to tests/bench/logs. A whole run writes docs/benchmarks/server.md.
 """
 
+import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -96,8 +97,8 @@ def _training(env: str, repeats: int) -> Pair:
 
 
 def _measure(bench: Bench, env: str, parts: Sequence[str], chosen: Sequence[Operation], size: Size) -> Results:
-    """Measure the parts one after another; growth comes last, for it empties the database of ours."""
-    begun, load, loop_ns = time.monotonic(), os.getloadavg()[0], _loop_ns()
+    """Measure the parts one after another; growth comes last, for it empties the database of ours. How long it took is not known yet."""
+    load, loop_ns = os.getloadavg()[0], _loop_ns()
     start = memory.starts(bench, 1) if "start" in parts else {}
     seeds = _seed(bench, size) if {"operations", "artifacts", "pages", "memory"} & set(parts) else {}
     idle = memory.shares(bench) if "memory" in parts else {}
@@ -115,7 +116,7 @@ def _measure(bench: Bench, env: str, parts: Sequence[str], chosen: Sequence[Oper
         load_after=os.getloadavg()[0],
         mlflow=bench.host.script("readlink /opt/longrun/mlflow/current | sed 's#.*/##; s/-.*//'").strip(),
         instances=len(bench.ours.units),
-        minutes=(time.monotonic() - begun) / 60,
+        minutes=math.nan,
         quick=size is QUICK,
     )
     return Results(
@@ -152,6 +153,7 @@ def main(
 ) -> None:
     """Measure three servers on one host, and say which aims are met."""
     interruptible()
+    begun = time.monotonic()
     size, name = QUICK if quick else FULL, env or DEFAULT
     folder = output or (LOG.parent if quick or only else ROOT / "docs" / "benchmarks")
     try:
@@ -163,6 +165,7 @@ def main(
         raise typer.Exit(INTERRUPTED) from None
     except (ProblemError, pytest.fail.Exception, OSError) as error:
         raise fail(error) from None
+    results = replace(results, context=replace(results.context, minutes=(time.monotonic() - begun) / 60))
     page.write(results, folder)
     aims = judge(results)
     for aim in aims:

@@ -23,7 +23,7 @@ def test_every_aim_has_a_line() -> None:
     parts: dict[str, int] = {}
     for aim in judge(EVERYTHING):
         parts[aim.part] = parts.get(aim.part, 0) + 1
-    assert list(parts.values()) == [len(OPERATIONS), len(OPERATIONS) - 1, 1, 1, 10, 4, 2, 5]
+    assert list(parts.values()) == [len(OPERATIONS), len(OPERATIONS) - 1, 1, 1, 10, 4, 2, 5, 1]
     assert not missed(EVERYTHING)
     assert not judge(Results(made.CONTEXT))
 
@@ -47,6 +47,7 @@ def test_by_how_much() -> None:
         (made.results(artifacts=made.artifacts(whole_or_nothing=dict.fromkeys(NAMES, False))), "an upload that broke off"),
         (made.results(memory={OURS: Memory(600 * made.MIB, 701 * made.MIB, 4)}), "memory, idle or after everything"),
         (made.results(start={OURS: [16.0, 15.5]}), "ready after a restart"),
+        (replace(EVERYTHING, context=replace(made.CONTEXT, minutes=15.2)), "from the command to its end"),
         (made.results(pages={START: {OURS: Loads([Load(1_300_000, 60, 1.0)], [Load(51_000, 60, 1.0)])}}), "start page, second load"),
     ],
 )
