@@ -6,31 +6,25 @@ Arguments: `stock` or `ours`, and a folder with a copy of the databases. Prints 
 # Most of MLflow's functions have no types.
 # mypy: disable-error-code="no-untyped-call, no-any-return"
 
-import asyncio
 import json
 import os
-import re
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.unit.server.asgi import Application, Login, send
+from tests.unit.server import lives
+from tests.unit.server.asked import AJAX, API, DELETED, MODEL, MODEL_RUN, PASSWORD, RUN, SHUT_RUN, UNKNOWN, Asked, Call, plain
 
-PASSWORD = "a long password 1"  # noqa: S105 - of nobody
 ADMIN = "root"
 # What each may do with the experiment "open"; "shut" is nobody's.
 USERS = ("nobody", "reader", "editor", "manager", "no-runs", "no-models", "by-role", "by-star", ADMIN)
 ASK_EVERYTHING = ("nobody", "editor", "no-runs", ADMIN)
-API, AJAX = "/api/2.0/mlflow/", "/ajax-api/2.0/mlflow/"
+LIVE = ("nobody", "reader", "editor", "manager", "no-models", ADMIN)
+SWEEP = ("editor", ADMIN)
 PERMISSIONS = "/api/3.0/mlflow/users/permissions/"
-# For the tests' databases, in the place of random names.
-RUN, DELETED, MODEL_RUN, SHUT_RUN, UNKNOWN = ("0" * 31 + digit for digit in "12345")
-MODEL = "m-" + "0" * 31 + "1"
 # Runs that the calls make are the same to a search: it may list them in any order.
 OLD = "attributes.run_name != 'new'"
-
-Call = tuple[str, str, object]
 
 
 def calls(opened: str, shut: str) -> list[Call]:
@@ -127,34 +121,6 @@ STRANGE: list[tuple[str, dict[str, str], Call]] = [
     ("editor", {}, ("PUT", f"{API}runs/create", {"experiment_id": "1"})),
 ]
 WITHOUT_A_LOGIN = (0, 1, 6, 11, 18, 22, 26, 35, 46)
-
-
-def plain(text: str) -> str:
-    """Return an answer without what is another one each time: run identifiers and times."""
-    names: dict[str, str] = {}
-    text = re.sub(r"\b[0-9a-f]{32}\b", lambda found: names.setdefault(found[0], f"{len(names):032}") if not found[0].startswith("0" * 31) else found[0], text)
-    return re.sub(r"\b1[6-9]\d{11}\b", "1700000000000", text)
-
-
-class Asked:
-    """The answers to all that was asked, in their order."""
-
-    def __init__(self, application: Application) -> None:
-        self._application = application
-        self._runner = asyncio.Runner()
-        self.answers: list[dict[str, Any]] = []
-
-    def ask(self, user: str | None, call: Call, password: str = PASSWORD, headers: dict[str, str] | None = None) -> Any:  # noqa: ANN401 - JSON
-        """Send a call, keep the answer, and return what it says."""
-        method, path, body = call
-        login: Login | None = None if user is None else (user, password)
-        answer = self._runner.run(send(self._application, method, path, body, login, headers))
-        told = sorted([name.decode(), plain(value.decode())] for name, value in answer.headers if name != b"date")
-        # Flask writes a set.
-        told = [[name, ", ".join(sorted(value.split(", "))) if name == "allow" else value] for name, value in told]
-        said = plain(answer.body.decode())
-        self.answers.append({"who": user, "what": f"{method} {path} {body!r}", "status": answer.status, "headers": told, "body": said})
-        return json.loads(answer.body) if said.startswith("{") else None
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -304,6 +270,11 @@ def main(which: str, folder: Path) -> None:
     ids = json.loads((folder / "experiments.json").read_text(encoding="utf-8"))
     asked = Asked(made)
     ask_all(asked, ids["open"], ids["shut"])
+    for user in LIVE:
+        lives.live(asked, user, ids["open"], ids["shut"])
+    for call in lives.sweep(handlers.get_endpoints()):
+        for user in SWEEP if call[2] else (None, *SWEEP):
+            asked.ask(user, call)
     # A run that `mlflow gc` removes, after it was asked for.
     gone = asked.ask(ADMIN, ("POST", f"{API}runs/create", {"experiment_id": ids["open"], "start_time": 5, "run_name": "new"}))["run"]["info"]["run_id"]
     of_gone: list[Call] = [
