@@ -23,7 +23,12 @@ from longrun_controller.progress import Step
 PINS: dict[str, dict[str, str]] = tomllib.loads((ROOT / "requirements" / "tools.toml").read_text(encoding="utf-8"))
 # Commands, or files, and the Debian package that brings each; every platform adds its own.
 DEBIAN_PACKAGES = {"ssh": "openssh-client", "git": "git"}
-TEST_PACKAGES = {"shellcheck": "shellcheck", "/usr/bin/chromium": "chromium"}
+# The library is what the program needs that drives the browser, and no minimal Debian has it.
+TEST_PACKAGES = {
+    "shellcheck": "shellcheck",
+    "/usr/bin/chromium": "chromium",
+    f"/usr/lib/{os.uname().machine}-linux-gnu/libatomic.so.1": "libatomic1",
+}
 # A new machine upgrades itself in its first minutes, and apt-get would give up at once.
 WAIT_FOR_APT = ("-o", "DPkg::Lock::Timeout=600")
 # From the first on, Go fetches the toolchain that a module names, like any module; requirements/go.in says why the last.
