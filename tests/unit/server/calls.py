@@ -273,8 +273,8 @@ def main(which: str, folder: Path) -> None:
     for user in LIVE:
         lives.live(asked, user, ids["open"], ids["shut"])
     for call in lives.sweep(handlers.get_endpoints()):
-        for user in SWEEP if call[2] else (None, *SWEEP):
-            asked.ask(user, call)
+        for who in SWEEP if call[2] else (None, *SWEEP):
+            asked.ask(who, call)
     # A run that `mlflow gc` removes, after it was asked for.
     gone = asked.ask(ADMIN, ("POST", f"{API}runs/create", {"experiment_id": ids["open"], "start_time": 5, "run_name": "new"}))["run"]["info"]["run_id"]
     of_gone: list[Call] = [

@@ -25,9 +25,9 @@ def sweep(endpoints: list[tuple[str, Any, list[str]]]) -> Iterator[Call]:
         if any(part in path for part in LEFT_OUT):
             continue
         asked = re.sub(r"<(?:path:)?\w+>", "absent", path)
-        nothing, wrong = (None, None) if method == "GET" else ({}, {"name": 7, "run_id": UNKNOWN, "experiment_id": "77"})
-        yield method, asked, nothing
-        yield method, f"{asked}?experiment_id=77&run_id={UNKNOWN}&name=absent", wrong
+        yield method, asked, None if method == "GET" else {}
+        wrong = {"name": 7, "run_id": UNKNOWN, "experiment_id": "77"}
+        yield method, f"{asked}?experiment_id=77&run_id={UNKNOWN}&name=absent", None if method == "GET" else wrong
 
 
 def live(asked: Asked, user: str, opened: str, shut: str) -> None:
