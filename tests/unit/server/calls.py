@@ -1,6 +1,6 @@
 """The same calls to MLflow's own application and to ours, each in a process of its own, for both change MLflow's modules: `python -m tests.unit.server.calls`.
 
-Arguments: `stock` or `ours`, and a folder with a copy of the databases. Prints a JSON list of answers, one a call, and nothing else.
+Arguments: `stock` or `ours`, and a folder with a copy of the databases, where `answers.json` gets a list of answers, one a call.
 """
 
 # Most of MLflow's functions have no types.
@@ -20,6 +20,7 @@ ADMIN = "root"
 # What each may do with the experiment "open"; "shut" is nobody's.
 USERS = ("nobody", "reader", "editor", "manager", "no-runs", "no-models", "by-role", "by-star", ADMIN)
 ASK_EVERYTHING = ("nobody", "editor", "no-runs", ADMIN)
+# Who goes the whole way of a client, and who tries each of MLflow's routes with wrong content.
 LIVE = ("nobody", "reader", "editor", "manager", "no-models", ADMIN)
 SWEEP = ("editor", ADMIN)
 PERMISSIONS = "/api/3.0/mlflow/users/permissions/"
@@ -233,7 +234,7 @@ def change_all(asked: Asked, opened: str, behind: Any, wait: Any) -> None:  # no
 
 
 def main(which: str, folder: Path) -> None:
-    """Ask MLflow's application, or ours, and print the answers."""
+    """Ask MLflow's application, or ours, and write down the answers."""
     os.environ |= environment(folder)
     from cachetools import TTLCache  # noqa: PLC0415 - MLflow's modules read the environment
     from mlflow.server import auth, handlers  # noqa: PLC0415
