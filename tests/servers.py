@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,9 @@ class Server:
     # Command lines of every process seen while the server was made.
     seen: set[str] = field(default_factory=set)
 
-    def make(self, *arguments: str, check: bool = True, timeout: float = 1800) -> Result:
+    def make(self, *arguments: str, check: bool = True, timeout: float = 1800, environment: dict[str, str] | None = None) -> Result:
         """Run `make` as a person would and keep what it printed."""
-        return run(["make", "-s", *arguments, f"ENV={self.name}"], check=check, timeout=timeout, log=self.log)
+        return run(["make", "-s", *arguments, f"ENV={self.name}"], check=check, timeout=timeout, log=self.log, environment=environment)
 
     @property
     def directory(self) -> Path:
@@ -130,6 +131,21 @@ def run(command: list[str | Path], *, check: bool = True, timeout: float = 1800,
         tail = "\n".join(result.stderr.splitlines()[-15:])
         pytest.fail(f"{shlex.join(map(str, command))} ended with {result.status}:\n{tail}")
     return result
+
+
+def hurried() -> dict[str, str]:
+    """Return the environment in which Ansible keeps a Python on each host for all of its tasks (Mitogen), where it would start one for each of them.
+
+    For tests whose subject is not how `make` installs a server: what the end-to-end tests of a server's life use is Ansible's own way, as people have it.
+    """
+    package = find_spec("ansible_mitogen")
+    assert package
+    assert package.submodule_search_locations
+    return {
+        "ANSIBLE_STRATEGY": "mitogen_linear",
+        "ANSIBLE_STRATEGY_PLUGINS": f"{package.submodule_search_locations[0]}/plugins/strategy",
+        "ANSIBLE_SSH_EXECUTABLE": str(ROOT / "tests" / "ssh-accept-new"),
+    }
 
 
 def say(text: str) -> None:

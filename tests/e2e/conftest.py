@@ -4,6 +4,7 @@ The environments are called `e2e`, `e2e-b` and, for the part that runs at the sa
 folder of that name from an aborted run is removed first.
 """
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from longrun_controller.locks import alone
 
-from tests.servers import PART, ROOT, Result, Server, remove, run, say
+from tests.servers import PART, ROOT, Result, Server, hurried, remove, run, say
 
 # Made by a test in which the server gets another image; no host needs it once the server is removed.
 OTHER_IMAGE = f"localhost/longrun-{PART}-host:latest"
@@ -65,7 +66,13 @@ def server(logs: Path) -> Iterator[Server]:
     server.make("new")
     say(f"make up ENV={PART} (about three minutes; log: tests/e2e/logs/{PART}.log)")
     process = subprocess.Popen(
-        ["make", "-s", "up", f"ENV={PART}"], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=server.log.open("a"), text=True
+        ["make", "-s", "up", f"ENV={PART}"],
+        cwd=ROOT,
+        env={**os.environ, **({} if PART == "e2e" else hurried())},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=server.log.open("a"),
+        text=True,
     )
     started = time.monotonic()
     while process.poll() is None:

@@ -24,7 +24,7 @@ from longrun_controller.progress import Progress
 from requests.auth import HTTPBasicAuth
 
 from tests.e2e.conftest import OTHER_IMAGE
-from tests.servers import ROOT, Server, api, artifacts_of, last_run_url, run, runs_of, say, versions_of
+from tests.servers import ROOT, Server, api, artifacts_of, hurried, last_run_url, run, runs_of, say, versions_of
 
 LARGE_MB = 100
 # A host that reaches nobody any more, while the connection that it is installed over stays.
@@ -413,7 +413,7 @@ def test_down_and_up_keep_everything(server: Server) -> None:
     failed = server.make("status", check=False)
     assert failed.status != 0
     assert "stopped" in failed.text
-    server.make("provision")
+    server.make("provision", environment=hurried())
     # The second half by hand, as the README shows it: source .venv/bin/activate && cd ansible && ansible-playbook deploy.yml
     by_hand = "source .venv/bin/activate && cd ansible && ansible-playbook deploy.yml"
     played = run(["bash", "-c", by_hand], environment={"LONGRUN_ENV": server.name}, log=server.log)
@@ -433,10 +433,10 @@ def test_replaced_host_keeps_the_data(server: Server, tmp_path: Path) -> None:
     run(["podman", "build", "--quiet", "--file", recipe, "--tag", OTHER_IMAGE, tmp_path])
     before = run(["podman", "inspect", "--format", "{{.Id}}", server.host]).stdout
     server.edit("server.tfvars", r"(?m)\Z", f'memory_mb  = 4000\nhost_image = "{OTHER_IMAGE}"\n')
-    server.make("provision")
+    server.make("provision", environment=hurried())
     assert run(["podman", "inspect", "--format", "{{.Id}}", server.host]).stdout != before
     assert server.shell("cat /etc/longrun-image") == "other\n"
-    server.make("deploy")
+    server.make("deploy", environment=hurried())
     assert runs_of(client, "diabetes") == runs
     assert artifacts_of(client, runs[-1]) == artifacts
 
@@ -445,7 +445,7 @@ def test_interrupted_up_finishes(second: Server) -> None:
     """Ctrl-C in one step, a lost network in another, a kill in a third: `make up` again goes on from there and finishes."""
     # Started in the background, a shell has its children ignore Ctrl-C; these must not.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for sent, marker in ((signal.SIGINT, "Install the packages"), (None, "minio : Copy the program"), (signal.SIGKILL, "Make the tables of runs")):
+    for sent, marker in ((signal.SIGINT, "Install the packages postgresql"), (None, "minio : Copy the program"), (signal.SIGKILL, "Make the tables of runs")):
         say(f"make up ENV=e2e-b, {sent.name if sent else 'the network is lost'} at '{marker}'")
         process = subprocess.Popen(
             ["make", "-s", "up", "ENV=e2e-b"],

@@ -18,6 +18,8 @@ from pathlib import Path
 import yaml
 from longrun_controller import tools
 
+from tests.servers import hurried
+
 ROOT = Path(__file__).resolve().parents[2]
 MOLECULE = ROOT / "ansible" / "molecule"
 LOGS = Path(__file__).with_name("logs")
@@ -85,6 +87,7 @@ def molecule(arguments: list[str], log: Path, watch: Watch) -> int:
     """Run molecule to its end, or to ours, and keep its output."""
     environment = {
         **os.environ,
+        **hurried(),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "MOLECULE_COMMAND_BORDERS": "false",
         "NO_COLOR": "1",
