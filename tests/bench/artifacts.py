@@ -197,10 +197,10 @@ def measure(bench: Bench, seeds: Mapping[str, Seeds], *, megabytes: int, largest
         seeds: Runs that artifacts may belong to, by column.
         megabytes: Size of the large file that is timed.
         largest: Size of the one that is sent to ours only, while its memory is looked at.
-        rounds: How often each is timed; large ones, of which a block is one only, twice as often.
+        rounds: How often each is timed; large ones, of which a block is one only, once more.
     """
     folders = {name: folder(seeds[name]) for name in NAMES}
-    small, large = _small(bench, folders, rounds), _large(bench, folders, megabytes, 2 * rounds)
+    small, large = _small(bench, folders, rounds), _large(bench, folders, megabytes, rounds + 1)
     growth: dict[str, dict[str, Growth]] = {PUT: {}, GET: {}}
     resumes, nothing = {}, {}
     with terminal.step("memory, and transfers that break off", 2 * len(NAMES)) as advance:

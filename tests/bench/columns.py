@@ -25,7 +25,7 @@ from longrun_training import terminal
 
 from tests.bench.loads import Call, Target, ask, post
 from tests.bench.results import OURS, STOCK, TUNED
-from tests.servers import ENVIRONMENTS, ROOT, Server, remove
+from tests.servers import ENVIRONMENTS, ROOT, Server, hurried, remove
 
 DEFAULT = "bench"
 STOCK_PORT, TUNED_PORT = 5000, 8444
@@ -200,6 +200,8 @@ def check_name(name: str) -> None:
 def environment(name: str, *, keep: bool, there: bool) -> Iterator[Bench]:
     """Make the host with the project's own commands, and remove it whatever happens.
 
+    The servers beside ours are there, and were not started.
+
     Args:
         name: Of the environment.
         keep: Leave it as it is at the end.
@@ -218,6 +220,8 @@ def environment(name: str, *, keep: bool, there: bool) -> Iterator[Bench]:
         message = f"less than {DISK_GB} GB are free: a host with three servers, large artifacts and a million runs takes that much"
         raise ProblemError(message)
     server = Server(name, LOG)
+    # How the servers come to stand there is not what is measured.
+    os.environ |= hurried()
     try:
         if not there:
             with terminal.step(f"removing what an earlier run left of {name}"):
@@ -225,8 +229,6 @@ def environment(name: str, *, keep: bool, there: bool) -> Iterator[Bench]:
             _make(server)
         bench = _set_up(server)
         with bench.host.connected():
-            for column in bench.columns.values():
-                _ensure_user(column, bench.password)
             yield bench
     finally:
         if not keep and not there:
@@ -310,12 +312,13 @@ def _set_up(server: Server) -> Bench:
     )
 
 
-def _ensure_user(column: Column, password: str) -> None:
-    """Make the user of the pipelines, who is no administrator: every permission is looked up for each call."""
-    admin = column.target.as_user("admin", password)
-    user, secret = column.target.login
-    if ask(admin, Call("GET", f"/api/2.0/mlflow/users/get?username={user}"), statuses=(200, 404)) is None:
-        ask(admin, post("users/create", {"username": user, "password": secret}))
+def ensure_users(bench: Bench) -> None:
+    """Make the user of the pipelines on every server, who is no administrator: every permission is looked up for each call."""
+    for column in bench.columns.values():
+        admin = column.target.as_user("admin", bench.password)
+        user, secret = column.target.login
+        if ask(admin, Call("GET", f"/api/2.0/mlflow/users/get?username={user}"), statuses=(200, 404)) is None:
+            ask(admin, post("users/create", {"username": user, "password": secret}))
 
 
 def interruptible() -> None:

@@ -18,9 +18,9 @@ from tests.bench.results import HEALTH, Timings
 
 SIZES = (1_000, 100_000, 1_000_000)
 ASKED = ("search-time", "create", "log-metric", "log-batch", "get")
-# At once in PostgreSQL; each is one turn of the progress bar, and goes through all of every index, for ids are drawn.
-CHUNK = 300_000
-BLOCK_SECONDS = 1.5
+# At once in PostgreSQL; each is one turn of the progress bar.
+CHUNK = 150_000
+BLOCK_SECONDS = 1.0
 ROUNDS = 2
 FRESH_RUNS = 200
 
@@ -66,12 +66,15 @@ def grow(bench: Bench, sizes: Sequence[int] = SIZES) -> dict[int, dict[str, Timi
     there = 0
     for size in sizes:
         parts = list(history.chunks(there, size, CHUNK))
-        with terminal.step(f"{size:,} runs", len(parts)) as advance:
+        with terminal.step(f"{size:,} runs", len(parts) + 2) as advance:
+            bench.host.psql(ours.database, history.WITHOUT_INDEXES)
             for first, end in parts:
                 values: dict[str, str | int] = {"since": SINCE_MS, "name": name, "experiment": seeds.searched, "each": history.RUNS_AN_EXPERIMENT}
                 bench.host.psql(ours.database, history.RUNS, values | {"first": first, "last": end})
                 advance()
-        bench.host.psql(ours.database, history.SETTLE)
+            for sessions in (history.INDEXES, history.SETTLE):
+                bench.host.psql(ours.database, sessions)
+                advance()
         there = seeds.runs = size
         found[size] = _ask(bench, seeds, operations)
     return found

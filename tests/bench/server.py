@@ -19,7 +19,7 @@ from longrun_training import terminal
 
 from tests.bench import artifacts, browser, growth, memory, operations, page
 from tests.bench.aims import judge
-from tests.bench.columns import DEFAULT, LOG, Bench, environment, fail, interruptible
+from tests.bench.columns import DEFAULT, LOG, Bench, ensure_users, environment, fail, interruptible
 from tests.bench.operations import OPERATIONS, Operation, Seeds
 from tests.bench.paired import Pair, compare
 from tests.bench.results import NAMES, Context, Memory, Results
@@ -35,7 +35,7 @@ class Size:
     """How much is done.
 
     Attributes:
-        rounds: How often each block is repeated; starts and pages, which take long, are measured once.
+        rounds: How often each block is repeated; starts, pages and trainings, which take long, are measured once.
         fresh_runs: Runs that nothing was logged to, of each server.
         megabytes: Size of a large artifact.
         largest: Size of the one that is sent to ours while its memory is looked at.
@@ -87,26 +87,27 @@ def _chosen(only: str) -> tuple[list[str], list[Operation]]:
     return parts, picked or list(OPERATIONS)
 
 
-def _training(env: str, repeats: int) -> Pair:
+def _training(env: str) -> Pair:
     """Time a whole training with ours and without any server."""
     for name in [name for name in os.environ if name.startswith(("MLFLOW_", "LONGRUN_", "GITHUB_")) or name == "CI"]:
         del os.environ[name]
     os.environ |= {**Server(env, LOG).client(), "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
     with TemporaryDirectory() as folder:
-        return compare(Path(folder), "training, recorded and not", repeats, "train", "--model", f"bench-{int(time.time())}")
+        return compare(Path(folder), "training, recorded and not", 1, "train", "--model", f"bench-{int(time.time())}")
 
 
 def _measure(bench: Bench, env: str, parts: Sequence[str], chosen: Sequence[Operation], size: Size) -> Results:
     """Measure the parts one after another; growth comes last, for it empties the database of ours. How long it took is not known yet."""
     load, loop_ns = os.getloadavg()[0], _loop_ns()
-    start = memory.starts(bench, 1) if "start" in parts else {}
+    start = memory.starts(bench, 1)
+    ensure_users(bench)
     seeds = _seed(bench, size) if {"operations", "artifacts", "pages", "memory"} & set(parts) else {}
     idle = memory.shares(bench) if "memory" in parts else {}
     measured = operations.measure(bench, seeds, chosen, size.rounds) if "operations" in parts else operations.Measured()
     stored = artifacts.measure(bench, seeds, megabytes=size.megabytes, largest=size.largest, rounds=size.rounds) if "artifacts" in parts else None
     pages = browser.measure(bench, seeds, 1) if "pages" in parts else {}
     loaded = memory.shares(bench) if "memory" in parts else {}
-    training = _training(env, size.rounds) if "training" in parts else None
+    training = _training(env) if "training" in parts else None
     grown = growth.grow(bench, size.grown) if "growth" in parts else {}
     context = Context(
         cores=os.cpu_count() or 0,
@@ -127,7 +128,7 @@ def _measure(bench: Bench, env: str, parts: Sequence[str], chosen: Sequence[Oper
         artifacts=stored,
         pages=pages,
         memory={name: Memory(share, *loaded[name]) for name, (share, _) in idle.items()},
-        start=start,
+        start=start if "start" in parts else {},
         growth=grown,
         training=training,
     )
