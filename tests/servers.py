@@ -136,7 +136,7 @@ def run(command: list[str | Path], *, check: bool = True, timeout: float = 1800,
 def hurried() -> dict[str, str]:
     """Return the environment in which Ansible keeps a Python on each host for all of its tasks (Mitogen), where it would start one for each of them.
 
-    For tests whose subject is not how `make` installs a server: what the end-to-end tests of a server's life use is Ansible's own way, as people have it.
+    For what a test needs and is not about: a server that is made, made again or interrupted as people do it has Ansible's own way (docs/adr/0019).
     """
     package = find_spec("ansible_mitogen")
     assert package
