@@ -79,10 +79,10 @@ test-roles: test-tools ## Each role on a bare host: check mode, converge, idempo
 	@tests/.venv/bin/python -m tests.roles
 test-e2e: ## A fresh server, used and abused, then removed; another one for workflows, guide and browser; AWS, as moto plays it
 	@$(MAKE) --no-print-directory --jobs=3 test-e2e-server test-e2e-flow test-e2e-aws
-test-e2e-server: test-tools ## Its first part: the life of a server, and what breaks in it
-	@$(PYTEST) --quiet --capture=sys tests/e2e/test_e2e.py tests/e2e/test_faults.py
-test-e2e-flow: test-tools ## Its second part: the workflows with act, docs/training.md, the browser
-	@LONGRUN_E2E_PART=e2e-flow $(PYTEST) --quiet --capture=sys tests/e2e/test_workflows.py tests/e2e/test_guide.py tests/e2e/test_browser.py
+test-e2e-server: test-tools ## Its first part: the first server and a second one, logins, mistakes, interruptions
+	@$(PYTEST) --quiet --capture=sys tests/e2e/test_e2e.py
+test-e2e-flow: test-tools ## Its second part: the workflows with act, docs/training.md, the browser, faults, a replaced host
+	@LONGRUN_E2E_PART=e2e-flow $(PYTEST) --quiet --capture=sys tests/e2e/test_workflows.py tests/e2e/test_guide.py tests/e2e/test_browser.py tests/e2e/test_faults.py tests/e2e/test_restart.py
 test-e2e-aws: test-tools ## Its third part
 	@LONGRUN_E2E_PART=e2e-aws $(PYTEST) --quiet --capture=sys tests/e2e/test_aws.py
 test-vm: test-tools ## The same on a virtual machine of libvirt, and another one in its place
