@@ -202,10 +202,16 @@ def test_refuses_a_program_that_was_not_built_here(scenario: Scenario, tmp_path:
 
 
 def test_an_interrupted_deploy_is_finished_by_the_next(scenario: Scenario, trixie: Host) -> None:
-    """The environment was written, then the deploy broke off: MinIO still runs with what it read before."""
+    """The environment was written, then the deploy broke off: MinIO still runs with what it read before, and its client lacks a package."""
     before = trixie.process.get(comm="minio").pid
     assert trixie.run("echo interrupted > /opt/longrun/applied/minio").rc == 0
+    stamp = "/opt/longrun/minio/client/.complete"
+    complete = trixie.file(stamp).content_string
+    # As another lock file left it, whose installation the next one took apart.
+    assert trixie.run(f"echo another > {stamp}; rm -r /opt/longrun/minio/client/lib/python3*/site-packages/urllib3*").rc == 0
+    assert trixie.run(f"{PYTHON} -c 'import minio'").rc != 0
     play = scenario.converge("minio")
     assert play.status == 0, play.text
+    assert trixie.file(stamp).content_string == complete
     assert trixie.process.get(comm="minio").pid != before
     assert wait_for(lambda: trixie.run("curl -sf http://%s/minio/health/ready", ENDPOINT).rc == 0)

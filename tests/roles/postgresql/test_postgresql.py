@@ -134,11 +134,13 @@ def test_refuses_the_cluster_of_another_major_version(scenario: Scenario, trixie
 
 
 def test_an_interrupted_deploy_is_finished_by_the_next(scenario: Scenario, trixie: Host) -> None:
-    """The file was written, then the deploy broke off: the server still runs with the old value, and no handler knows."""
+    """The file was written, then the deploy broke off: the server still runs with the old value, no handler knows, and a database is still everybody's."""
     remember = f"/opt/longrun/unread-configuration remember postgresql {CONFIGURATION}"
     assert trixie.run(f"cp -p {CONFIGURATION} /tmp/new && sed -i s/^max_wal_size.*/max_wal_size=3GB/ {CONFIGURATION} && {remember}").rc == 0
     assert trixie.run(f"systemctl restart postgresql@17-main && cp -p /tmp/new {CONFIGURATION}").rc == 0
     assert query(trixie, "SHOW max_wal_size") == "3GB"
+    query(trixie, "GRANT CONNECT ON DATABASE mlflow TO PUBLIC")
     play = scenario.converge("postgresql")
     assert play.status == 0, play.text
     assert query(trixie, "SHOW max_wal_size") == "2GB"
+    assert query(trixie, "SELECT has_database_privilege('public', 'mlflow', 'CONNECT')") == "f"
