@@ -61,6 +61,8 @@ class Scenario:
         """Options of ssh. Questions to a host share one connection, which ends a minute after the last: a login for each is three quarters of its time."""
         return [
             f"-oUserKnownHostsFile={self.directory / 'known_hosts'}",
+            # Where the roles come with Mitogen alone, nobody has written the host down yet.
+            "-oStrictHostKeyChecking=accept-new",
             "-oIdentitiesOnly=yes",
             "-oControlMaster=auto",
             "-oControlPersist=60",
