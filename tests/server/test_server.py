@@ -46,7 +46,7 @@ def test_processes_have_users_of_their_own(deployment: Deployment) -> None:
         for host in deployment.hosts(group):
             processes = host.process.filter(user=user)
             assert processes, group
-            assert not [process for process in host.process.filter(user="root") if re.search(r"mlflow server|longrun_server|uvicorn|minio server", process.args)]
+            assert not [process for process in host.process.filter(user="root") if re.search(r"mlflow server|longrun_server|minio server", process.args)]
 
 
 def test_secret_files_are_closed(deployment: Deployment) -> None:
