@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Error, HttpCredentials, Page, Playwright, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, HttpCredentials, Page, Playwright, ViewportSize, expect, sync_playwright
 
 from tests.servers import ROOT, Server, api, run, runs_of
 
@@ -52,8 +52,8 @@ def experiment(server: Server) -> str:
 
 
 @pytest.fixture(scope="session")
-def page(server: Server, base: str, logs: Path) -> Iterator[Page]:
-    """Open a browser that knows the administrator's password; the password goes through the browser's own channel.
+def context(server: Server, base: str) -> Iterator[BrowserContext]:
+    """Start a browser that knows the administrator's password; the password goes through the browser's own channel.
 
     The throw-away browser does not know the private authority, whose certificate the other tests check, so it is told to accept it.
     """
@@ -66,11 +66,18 @@ def page(server: Server, base: str, logs: Path) -> Iterator[Page]:
         expect.set_options(timeout=TIMEOUT_MS)
         # The assistant, which this server does not offer, would open itself on the first visit.
         context.add_init_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
-        page = context.new_page()
-        record(page, logs / "browser.log")
-        page.goto(base)
-        yield page
+        yield context
         browser.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext, runs: list[str]) -> Iterator[Page]:
+    """Open a page of its own for each test, as who follows a link does: what is broken on one is not on the next."""
+    assert len(runs) >= 3
+    page = context.new_page()
+    tell(page)
+    yield page
+    page.close()
 
 
 def launch(playwright: Playwright, server: Server) -> Browser:
@@ -90,18 +97,17 @@ def launch(playwright: Playwright, server: Server) -> Browser:
     )
 
 
-def record(page: Page, log: Path) -> None:
-    """Write down what a page asks for in vain and which of its scripts fail: what is missing on a page says little of why."""
-    log.unlink(missing_ok=True)
+def tell(page: Page) -> None:
+    """Print what a page asks for in vain and which of its scripts fail, for the report of a test that fails: what is missing on a page says little of why."""
 
-    def write(line: str) -> None:
-        with log.open("a") as file:
-            file.write(f"{datetime.now().astimezone():%H:%M:%S} {line}\n")
+    def say(line: str) -> None:
+        print(f"{datetime.now().astimezone():%H:%M:%S} {line}")
 
-    page.on("framenavigated", lambda frame: write(f"at {frame.url}"))
-    page.on("response", lambda answer: write(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
-    page.on("requestfailed", lambda request: write(f"{request.failure} {request.url}"))
-    page.on("pageerror", lambda error: write(f"script: {error}"))
+    page.on("framenavigated", lambda frame: say(f"at {frame.url}"))
+    page.on("response", lambda answer: say(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
+    page.on("requestfailed", lambda request: say(f"{request.failure} {request.url}"))
+    page.on("pageerror", lambda error: say(f"script: {error}"))
+    page.on("console", lambda message: say(f"console: {message.text}") if message.type == "error" else None)
 
 
 def test_nobody_gets_in_without_a_login(server: Server, base: str) -> None:
@@ -141,7 +147,6 @@ def test_runs_of_several_pipelines(page: Page, base: str, server: Server, experi
         for metric in SHOWN:
             expect(page.get_by_text(re.compile(rf"^{re.escape(str(metrics[metric])[:5])}")).first).to_be_visible()
     page.screenshot(path=pictures / "runs.png")
-    assert len(runs) >= 3
 
 
 def test_the_comparison(page: Page, base: str, experiment: str, runs: list[str], pictures: Path) -> None:
@@ -153,11 +158,10 @@ def test_the_comparison(page: Page, base: str, experiment: str, runs: list[str],
     page.screenshot(path=pictures / "comparison.png")
 
 
-def test_the_charts(page: Page, base: str, experiment: str, runs: list[str], pictures: Path) -> None:
+def test_the_charts(page: Page, base: str, experiment: str, pictures: Path) -> None:
     """The charts of all runs are drawn."""
     page.goto(f"{base}/#/experiments/{experiment}/runs?compareRunsMode=CHART")
     expect(page.locator("svg.main-svg").first).to_be_visible()
-    assert len(runs) >= 3
     page.screenshot(path=pictures / "charts.png")
 
 
