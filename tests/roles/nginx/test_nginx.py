@@ -36,6 +36,21 @@ TAKEN = [
     ("-H 'Accept-Encoding: br;q=0, gzip'", "gzip", "zcat"),
 ]
 MLFLOW_UNITS = "mlflow@1 mlflow@2"
+# Asks an instance for its health, and waits for it to close the connection.
+WAIT_FOR_THE_END = """
+import socket
+instance = socket.socket(socket.AF_UNIX)
+instance.settimeout(10)
+instance.connect("/run/mlflow/1/mlflow.sock")
+instance.sendall(b"GET /health HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n")
+print(instance.recv(4096).split()[0].decode())
+try:
+    while instance.recv(4096):
+        pass
+    print("closed")
+except TimeoutError as error:
+    print(type(error).__name__)
+"""
 # How long an answer is waited for; and how curl says that it waited no longer.
 PATIENT_SECONDS, TIMED_OUT = 60, 28
 
@@ -162,6 +177,11 @@ def test_login_and_artifacts_come_through(trixie: Host, admin: Client) -> None:
     assert admin(path, "-T /tmp/large").status == 200
     assert admin(path, "-o /tmp/back").status == 200
     assert trixie.run("cmp /tmp/large /tmp/back").rc == 0
+
+
+def test_an_instance_keeps_an_idle_connection(trixie: Host) -> None:
+    """It is nginx that lets go: were it the instance, after uvicorn's own 5 s, a request on its way there would fail, and the instance be taken for away."""
+    assert trixie.run("python3 -c %s", WAIT_FOR_THE_END).stdout.split() == ["HTTP/1.1", "TimeoutError"]
 
 
 def test_the_pages_are_handed_out_packed(trixie: Host, anonymous: Client, admin: Client) -> None:
