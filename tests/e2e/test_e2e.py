@@ -405,7 +405,8 @@ def test_interrupted_up_finishes(second: Server) -> None:
     """Ctrl-C in one step, a lost network in another, a kill in a third: `make up` again goes on from there and finishes."""
     # Started in the background, a shell has its children ignore Ctrl-C; these must not.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for sent, marker in ((signal.SIGINT, "Install the packages postgresql"), (None, "minio : Copy the program"), (signal.SIGKILL, "Make the tables of runs")):
+    steps = ((signal.SIGINT, "Install the packages postgresql"), (None, "minio : Copy the program"), (signal.SIGKILL, "Make the tables and the administrator"))
+    for sent, marker in steps:
         say(f"make up ENV=e2e-b, {sent.name if sent else 'the network is lost'} at '{marker}'")
         process = subprocess.Popen(
             ["make", "-s", "up", "ENV=e2e-b"],
