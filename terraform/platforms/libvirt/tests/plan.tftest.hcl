@@ -240,7 +240,7 @@ run "emulation_leaves_out_what_guards_a_real_processor" {
   }
 
   assert {
-    condition     = jsonencode(libvirt_domain.host["server"].cmdline) == jsonencode([{ console = "ttyS0", idle = "halt", mitigations = "off", root = "/dev/vda" }, { "_" = "rw" }])
+    condition     = jsonencode(libvirt_domain.host["server"].cmdline) == jsonencode([{ clearcpuid = "erms", console = "ttyS0", idle = "halt", mitigations = "off", root = "/dev/vda" }, { "_" = "rw" }])
     error_message = "An emulated processor guesses nothing, and must not pay for it."
   }
 }
