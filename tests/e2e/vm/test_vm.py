@@ -1,6 +1,6 @@
 """The whole way on a virtual machine of libvirt: its own kernel, a disk of its own for the data, and another machine in its place.
 
-Under emulation this takes the better part of an hour, so it is no part of `make test`; and as Python takes some seconds to start there, Ansible starts it
+Under emulation this takes some three quarters of an hour, so it is no part of `make test`; and as Python takes some seconds to start there, Ansible starts it
 once for all of its tasks, which is not how it works elsewhere (`hurried`). Tests run in the order they stand here.
 """
 
