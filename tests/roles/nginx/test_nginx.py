@@ -180,7 +180,7 @@ def test_login_and_artifacts_come_through(trixie: Host, admin: Client) -> None:
 
 
 def test_an_instance_keeps_an_idle_connection(trixie: Host) -> None:
-    """It is nginx that lets go: were it the instance, after uvicorn's own 5 s, a request on its way there would fail, and the instance be taken for away."""
+    """It is nginx that lets go: were it the instance, after uvicorn's own 5 s, a request on its way there would fail."""
     assert trixie.run("python3 -c %s", WAIT_FOR_THE_END).stdout.split() == ["HTTP/1.1", "TimeoutError"]
 
 
