@@ -201,8 +201,9 @@ All have the same MLflow ({context.mlflow}), PostgreSQL and MinIO; who asks is n
 
 - Clients are threads, each with one kept-alive connection of Python's `http.client` and the headers of MLflow's client; answers are read whole and not
   unpacked. A client asks again as soon as it has its answer. Before anything is timed, every kind of answer is checked on every server.
-- A block is {number(BLOCK_SECONDS)} s ({number(STOCK_BLOCK_SECONDS)} s for stock, and until every client has had an answer). A second round looks
-  at ours, and at tuned stock with one client. Median and p95 are over all blocks; requests a second are answers over the blocks' whole time.
+- A block is {number(BLOCK_SECONDS)} s ({number(STOCK_BLOCK_SECONDS)} s for stock), and until every client has had an answer; {max(CLIENTS)} clients ask
+  stock once each. A second round looks at ours, and at tuned stock with one client. Median and p95 are over all blocks; requests a second are answers
+  over the blocks' whole time.
 - The three databases hold the same: 5,000 finished runs in one experiment, one of them with a metric of 10,000 points, and runs that nothing was logged to.
 - The durable floor is one statement from psycopg2 on the host, against the same tables. A presigned transfer takes the nginx before tuned stock, which is
   set up as ours is.
