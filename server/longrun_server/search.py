@@ -15,7 +15,7 @@ from mlflow.entities.lifecycle_stage import LifecycleStage
 from mlflow.store.tracking.dbmodels.models import SqlRun
 from mlflow.store.tracking.sqlalchemy_store import _get_orderby_clauses, _get_sqlalchemy_filter_clauses
 from mlflow.utils.search_utils import SearchUtils
-from sqlalchemy import BigInteger, Dialect, Select, Subquery, bindparam, select
+from sqlalchemy import BigInteger, Dialect, Select, String, Subquery, bindparam, column, func, select
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import replacement_traverse
@@ -23,6 +23,18 @@ from sqlalchemy.sql.visitors import replacement_traverse
 REMEMBERED = 256
 # A longer filter is nobody's habit, and would take memory.
 LONGEST = 4096
+# As `longrun_server.sql.RunRow` begins.
+RUN = (
+    SqlRun.run_uuid,
+    SqlRun.name,
+    SqlRun.experiment_id,
+    SqlRun.user_id,
+    SqlRun.status,
+    SqlRun.start_time,
+    SqlRun.end_time,
+    SqlRun.lifecycle_stage,
+    SqlRun.artifact_uri,
+)
 
 
 def read(dialect: Dialect, filter_string: str | None, order_by: Sequence[str], view_type: int) -> SQLCompiler:
@@ -61,18 +73,11 @@ def _read(dialect: Dialect, filter_string: str | None, order_by: tuple[str, ...]
     again = {join: found for join in sorting_joins if (found := _narrower(join, joins)) is not None}
     sorted_by = {column: found.c[column.key] for join, found in again.items() for column in join.c}
     columns, order = ([_replaced(clause, sorted_by) for clause in clauses] for clauses in (columns, order))
-    statement = select(
-        SqlRun.run_uuid,
-        SqlRun.name,
-        SqlRun.experiment_id,
-        SqlRun.user_id,
-        SqlRun.status,
-        SqlRun.start_time,
-        SqlRun.end_time,
-        SqlRun.lifecycle_stage,
-        SqlRun.artifact_uri,
-        *columns,
-    )
+    flags = {flag.name: flag for flag in columns[::2]}
+    # What is joined is sorted by itself, and the runs of the page are looked up afterwards: else all that are found would be carried along whole. A run may
+    # have two inputs that fit, which makes two rows of it; no other join does.
+    is_bare = bool((joins or sorting_joins) and not of_datasets)
+    statement = select(SqlRun.run_uuid) if is_bare else select(*RUN, *columns)
     for join in joins:
         statement = statement.join(join, SqlRun.run_uuid == join.c.run_uuid)
     for join in of_datasets:
@@ -84,13 +89,16 @@ def _read(dialect: Dialect, filter_string: str | None, order_by: tuple[str, ...]
     stages = sorted(LifecycleStage.view_type_to_stages(view_type))
     statement = (
         statement.where(SqlRun.experiment_id.in_(bindparam("experiments", expanding=True)), SqlRun.lifecycle_stage.in_(stages), *of_runs)
-        .order_by(*(clause for clause in order if not isinstance(clause, str) or clause not in needless))
+        .order_by(*(flags[clause] if isinstance(clause, str) else clause for clause in order if not isinstance(clause, str) or clause not in needless))
         .offset(bindparam("offset", type_=BigInteger))
         .limit(bindparam("limit", type_=BigInteger))
     )
     if of_datasets:
-        # A run may have two inputs that fit; no other join gives it a second row.
         statement = statement.distinct()
+    if is_bare:
+        ids = func.unnest(func.array(statement.scalar_subquery()))
+        page = ids.table_valued(column("run_uuid", String), with_ordinality="place").render_derived()
+        statement = select(*RUN).join_from(page, SqlRun, SqlRun.run_uuid == page.c.run_uuid).order_by(page.c.place)
     compiled = statement.compile(dialect=dialect)
     assert isinstance(compiled, SQLCompiler)  # noqa: S101 - for its type
     return compiled

@@ -128,7 +128,7 @@ def test_orders_and_pages(pair: Pair, experiments: list[str], order_by: list[str
 def test_a_start_is_always_there(pair: Pair, order_by: list[str], flags: int) -> None:
     """Asking whether there is one would keep PostgreSQL from its index."""
     order = read(pair.ours.engine.dialect, "metrics.all > 1", order_by, ViewType.ALL).string.split("ORDER BY")[1]
-    assert order.count("clause_") == flags
+    assert order.count("CASE") == flags
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,8 @@ def test_sorted_by_what_was_filtered(pair: Pair, experiments: list[str], filter_
     """The row that a filter found is not looked up again, where it is the same one."""
     assert len(list(chain(*pages(pair, experiments, filter_string, order_by)))) > 5
     statement = read(pair.ours.engine.dialect, filter_string, order_by, ViewType.ALL).string
-    assert statement.count(" JOIN ") == joins
+    sorted_alone, _ = statement.split("WITH ORDINALITY")
+    assert sorted_alone.count(" JOIN ") == joins
 
 
 @pytest.mark.parametrize(
