@@ -110,7 +110,7 @@ def unpack(archive: bytes) -> bytes:
                 raise RefusedError(message)
             with opened.open(FILE) as file:
                 content = file.read(FILE_BYTES + 1)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, RuntimeError, EOFError) as error:
         message = f"it is no archive: {error}"
         raise RefusedError(message) from error
     if len(content) > FILE_BYTES:

@@ -92,7 +92,7 @@ def unpack(api: Api, artifact: Mapping[str, Any], folder: Path) -> Note:
                     raise RefusedError(message)
                 # zipfile itself keeps every member below the folder.
                 opened.extractall(folder)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        except (zipfile.BadZipFile, RuntimeError, EOFError) as error:
             message = f"it is no archive: {error}"
             raise RefusedError(message) from error
     try:
