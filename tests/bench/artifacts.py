@@ -199,7 +199,7 @@ def measure(bench: Bench, seeds: Mapping[str, Seeds], *, megabytes: int, largest
         seeds: Runs that artifacts may belong to, by column.
         megabytes: Size of the large file that is timed.
         largest: Size of the one that is sent to ours only, while its memory is looked at.
-        rounds: How often each is timed; large ones, of which a block is one only, once more.
+        rounds: How often each is timed; the large one, of which a block is one only, once more where ours and a presigned address are compared.
     """
     folders = {name: folder(seeds[name]) for name in NAMES}
     small, large = _small(bench, folders, rounds), _large(bench, folders, megabytes, rounds + 1)

@@ -207,7 +207,8 @@ All have the same MLflow ({context.mlflow}), PostgreSQL and MinIO; who asks is n
 - The three databases hold the same: 5,000 finished runs in one experiment, one of them with a metric of 10,000 points, and runs that nothing was logged to.
 - The durable floor is one statement from psycopg2 on the host, against the same tables. A presigned transfer takes the nginx before tuned stock, which is
   set up as ours is.
-- An artifact is one PUT or GET of the path that MLflow's client uses. Memory is looked at in transfers of their own, which are not timed.
+- An artifact is one PUT or GET of the path that MLflow's client uses; the large one goes each way twice, and a third time for ours and presigned. Memory is
+  looked at in transfers of their own, which are not timed.
 - A page is loaded by a fresh Chromium, and again in the same one; bytes are those that the browser itself counts, headers included.
 - For growth, the database of ours is emptied and filled with rows as MLflow writes them for a small run.
 """
