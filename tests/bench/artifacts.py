@@ -16,7 +16,7 @@ from tests.bench.columns import NGINX, NGINX_LOG, Bench, Column
 from tests.bench.loads import Call, Connection, Target, block
 from tests.bench.memory import spilled, watched
 from tests.bench.operations import Seeds
-from tests.bench.results import GET, MIDDLE, NAMES, OURS, PRESIGNED, PUT, SMALL, TUNED, Artifacts, Growth, Timings, Transfers
+from tests.bench.results import GET, MIDDLE, NAMES, OURS, PRESIGNED, PUT, SMALL, STORE, TUNED, Artifacts, Growth, Timings, Transfers
 
 PLACE = "/api/2.0/mlflow-artifacts/artifacts"
 PIECE = os.urandom(1_000_000)
@@ -25,7 +25,7 @@ BLOCK_SECONDS = 1.5
 # Of a file that breaks off: what is cut, and where.
 BROKEN_MB, CUT_MB = 32, 8
 VISIBLE_AFTER_SECONDS = 3.0
-STORE = "http://127.0.0.1:9000"
+MINIO = "http://127.0.0.1:9000"
 BUCKET = "mlflow"
 
 
@@ -108,7 +108,7 @@ def _again(call: Call, _client: int) -> Iterator[Call]:
 def _large(bench: Bench, folders: Mapping[str, str], megabytes: int, repeats: int) -> Transfers:
     client = boto3.client(
         "s3",
-        endpoint_url=STORE,
+        endpoint_url=MINIO,
         region_name="us-east-1",
         aws_access_key_id=bench.keys[0],
         aws_secret_access_key=bench.keys[1],
@@ -122,8 +122,14 @@ def _large(bench: Bench, folders: Mapping[str, str], megabytes: int, repeats: in
     # nginx before tuned stock passes it on.
     floor = bench.columns[TUNED].target
     ways: dict[str, dict[str, Callable[[], float]]] = {
-        PUT: {PRESIGNED: lambda: put(floor, presigned("put_object"), megabytes, login=False)},
-        GET: {PRESIGNED: lambda: get(floor, presigned("get_object"), megabytes, login=False)},
+        PUT: {
+            STORE: lambda: bench.host.straight(MINIO + presigned("put_object"), megabytes, upload=True),
+            PRESIGNED: lambda: put(floor, presigned("put_object"), megabytes, login=False),
+        },
+        GET: {
+            STORE: lambda: bench.host.straight(MINIO + presigned("get_object"), megabytes, upload=False),
+            PRESIGNED: lambda: get(floor, presigned("get_object"), megabytes, login=False),
+        },
     }
     for name in NAMES:
         path, target = f"{folders[name]}/large.bin", bench.columns[name].target

@@ -36,6 +36,8 @@ MEMORY_MB = 8192
 # What a whole run leaves on the data volume, its large artifacts and the million runs.
 DISK_GB = 20
 PATIENCE_SECONDS = 60.0
+# On the host: what is sent to MinIO from there.
+SENT = "/srv/longrun/bench.bin"
 # What sudo says in every container.
 NOT_A_REASON = "sudo: unable to send audit message"
 VALUES = f"""
@@ -114,6 +116,21 @@ class Host:
         command = f"/opt/longrun/mlflow/current/bin/python /opt/longrun/bench-floor.py mlflow {run} {count}"
         found: list[float] = json.loads(self.script(f"cd / && PGPASSFILE=/etc/mlflow/pgpass setpriv --reuid mlflow --regid mlflow --clear-groups {command}"))
         return found
+
+    def straight(self, url: str, megabytes: int, *, upload: bool) -> float:
+        """Return how many seconds curl takes on the host to send a file of random bytes to an address, or to fetch what is there."""
+        made, sent = (f"head -c {megabytes}000000 /dev/urandom > {SENT}", f'upload-file = "{SENT}"') if upload else ("", "")
+        # The address is as good as a login for an hour: not on a command line.
+        return float(
+            self.script(f"""# MinIO alone
+{made}
+curl --silent --show-error --fail --output /dev/null --header Expect: --write-out '%{{time_total}}' --config - <<'END'
+url = "{url}"
+{sent}
+END
+rm -f {SENT}
+""")
+        )
 
     def _start(self, command: str) -> subprocess.Popen[str]:
         # Ctrl-C is ours: the connection must live on for what has to be put right.

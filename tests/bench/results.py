@@ -11,7 +11,7 @@ STOCK, TUNED, OURS = "stock", "tuned", "ours"
 NAMES = (STOCK, TUNED, OURS)
 CLIENTS = (1, 8, 32)
 # What ours is held against where nothing of MLflow is asked.
-HEALTH, DURABLE, PRESIGNED = "health", "durable", "presigned"
+HEALTH, DURABLE, PRESIGNED, STORE = "health", "durable", "presigned", "store"
 SMALL, MIDDLE = "1 KB", "1 MB"
 PUT, GET = "PUT", "GET"
 
@@ -73,7 +73,7 @@ class Transfers:
 
     Attributes:
         megabytes: Its size.
-        seconds: Direction -> column (or `PRESIGNED`) -> seconds, each time.
+        seconds: Direction -> column (or `PRESIGNED`, or `STORE`) -> seconds, each time.
     """
 
     megabytes: int
