@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 from distributed import LocalCluster
 from longrun_training import crew
@@ -27,8 +28,11 @@ START_SECONDS = 60
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Two worker processes of one thread each, and their scheduler."""
     folder = str(tmp_path_factory.mktemp("dask"))
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=60, local_directory=folder) as made:  # type: ignore[no-untyped-call]
-        yield made
+    made = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=60, local_directory=folder)  # type: ignore[no-untyped-call]
+    yield made
+    # The last test took its scheduler away, which would be looked for for half a minute.
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+        made.close()
 
 
 def sweep_and_lose(longrun: Longrun, cluster: Any, name: str, lose: Callable[[], None]) -> Any:  # noqa: ANN401 - most of Dask has no types
