@@ -71,10 +71,10 @@ lint: test-tools ## Style and static checks
 	@tests/lint
 test-unit: test-tools ## Python packages, inventory, roles' rules, Terraform plans; half on each core
 	@$(MAKE) --no-print-directory --jobs=2 test-unit-training test-unit-rest
-test-unit-training: test-tools ## Its first half: the training package
-	@$(PYTEST) --quiet tests/unit/training
+test-unit-training: test-tools ## Its first half: the training package, the roles' rules, Terraform plans
+	@$(PYTEST) --quiet tests/unit/training tests/unit/ansible tests/unit/terraform
 test-unit-rest: test-tools ## Its second half
-	@$(PYTEST) --quiet --ignore=tests/unit/training tests/unit
+	@$(PYTEST) --quiet --ignore=tests/unit/training --ignore=tests/unit/ansible --ignore=tests/unit/terraform tests/unit
 test-roles: test-tools ## Each role on a bare host: check mode, converge, idempotence, verify
 	@tests/.venv/bin/python -m tests.roles
 test-e2e: ## A fresh server, used and abused, then removed; another one for workflows, guide and browser; AWS, as moto plays it
