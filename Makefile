@@ -10,6 +10,7 @@ PYTEST := tests/.venv/bin/pytest
 
 controller = controller/bootstrap .venv requirements/controller.txt controller && exec $(CONTROLLER)
 training = controller/bootstrap training/.venv requirements/training.txt training
+first_half = tests/unit/training tests/unit/ansible tests/unit/terraform
 test_tools = controller/bootstrap .venv requirements/controller.txt controller && $(CONTROLLER) tools --test --env local && controller/bootstrap tests/.venv requirements/test.txt controller training server
 
 .PHONY: help
@@ -62,7 +63,7 @@ destroy: ## Delete the server and all its data: CONFIRM=name
 	@$(controller) destroy --env '$(ENV)' --confirm '$(CONFIRM)'
 
 ##@ Work on longrun itself
-.PHONY: test lint test-unit test-unit-training test-unit-rest test-roles test-e2e test-e2e-server test-e2e-flow test-e2e-aws test-vm bench bench-gate bench-training test-tools lock
+.PHONY: test lint test-unit test-unit-first test-unit-rest test-roles test-e2e test-e2e-server test-e2e-flow test-e2e-aws test-vm bench bench-gate bench-training test-tools lock
 test: lint test-unit ## All tests; roles and end to end side by side
 	@$(MAKE) --no-print-directory --jobs=4 test-roles test-e2e-server test-e2e-flow test-e2e-aws
 test-tools:
@@ -70,11 +71,11 @@ test-tools:
 lint: test-tools ## Style and static checks
 	@tests/lint
 test-unit: test-tools ## Python packages, inventory, roles' rules, Terraform plans; half on each core
-	@$(MAKE) --no-print-directory --jobs=2 test-unit-training test-unit-rest
-test-unit-training: test-tools ## Its first half: the training package, the roles' rules, Terraform plans
-	@$(PYTEST) --quiet tests/unit/training tests/unit/ansible tests/unit/terraform
+	@$(MAKE) --no-print-directory --jobs=2 test-unit-first test-unit-rest
+test-unit-first: test-tools ## Its first half: the training package, the roles' rules, Terraform plans
+	@$(PYTEST) --quiet $(first_half)
 test-unit-rest: test-tools ## Its second half
-	@$(PYTEST) --quiet --ignore=tests/unit/training --ignore=tests/unit/ansible --ignore=tests/unit/terraform tests/unit
+	@$(PYTEST) --quiet $(first_half:%=--ignore=%) tests/unit
 test-roles: test-tools ## Each role on a bare host: check mode, converge, idempotence, verify
 	@tests/.venv/bin/python -m tests.roles
 test-e2e: ## A fresh server, used and abused, then removed; another one for workflows, guide and browser; AWS, as moto plays it
