@@ -19,6 +19,7 @@ import requests
 from longrun_controller import terraform
 from longrun_controller.environment import Environment
 from longrun_controller.errors import ProblemError
+from longrun_controller.platforms import container
 from longrun_controller.progress import Progress
 from requests.auth import HTTPBasicAuth
 
@@ -436,6 +437,24 @@ def test_interrupted_up_finishes(second: Server) -> None:
             second.shell("nft delete table inet lost", host="data")
     finished = second.make("up")
     assert "version 1" in finished.text
+
+
+def test_the_engine_outlives_the_clone_that_started_it(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever deletes a clone must not leave an engine behind that starts no container for the next one."""
+    image = run(["podman", "inspect", "--format", "{{.ImageName}}", server.host]).stdout.strip()
+    clone, own = tmp_path / "clone", tmp_path / "run" / "podman.sock"
+    clone.mkdir()
+    monkeypatch.setattr(container, "SYSTEM_SOCKET", tmp_path / "none")
+    monkeypatch.setattr(container, "OWN_SOCKET", own)
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.chdir(clone)
+    try:
+        address = container.engine()
+        clone.rmdir()
+        options = ["--network=none", "--security-opt=seccomp=unconfined", "--ulimit=nofile=20000:20000", "--ulimit=nproc=1000:1000"]
+        assert "PRETTY_NAME" in run(["podman", "--remote", f"--url={address}", "run", "--rm", *options, image, "cat", "/etc/os-release"]).stdout
+    finally:
+        run(["pkill", "--full", f"podman system service .*{own}"], check=False)
 
 
 def test_two_servers_do_not_see_each_other(server: Server, second: Server) -> None:

@@ -86,6 +86,8 @@ def engine() -> str:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        # It serves other clones too, and where its folder is gone no container starts.
+        cwd="/",
     )
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
