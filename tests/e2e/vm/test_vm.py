@@ -86,6 +86,13 @@ class Machine(Server):
             f"UserKnownHostsFile={self.directory / 'known_hosts'}",
             "-o",
             "StrictHostKeyChecking=yes",
+            # A machine that hangs says so within minutes, not at the end of the test's time.
+            "-o",
+            "ConnectTimeout=60",
+            "-o",
+            "ServerAliveInterval=15",
+            "-o",
+            "ServerAliveCountMax=8",
         ]
         return run(["ssh", *options, f"longrun@{address}", f"sudo {command}"], log=self.log).stdout
 
