@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -448,13 +449,16 @@ def test_the_engine_outlives_the_clone_that_started_it(server: Server, tmp_path:
     monkeypatch.setattr(container, "OWN_SOCKET", own)
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.chdir(clone)
+    address = container.engine()
+    with socket.socket(socket.AF_UNIX) as asked:
+        asked.connect(str(own))
+        process, _, _ = struct.unpack("3i", asked.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
     try:
-        address = container.engine()
         clone.rmdir()
         options = ["--network=none", "--security-opt=seccomp=unconfined", "--ulimit=nofile=20000:20000", "--ulimit=nproc=1000:1000"]
         assert "PRETTY_NAME" in run(["podman", "--remote", f"--url={address}", "run", "--rm", *options, image, "cat", "/etc/os-release"]).stdout
     finally:
-        run(["pkill", "--full", f"podman system service .*{own}"], check=False)
+        os.kill(process, signal.SIGTERM)
 
 
 def test_two_servers_do_not_see_each_other(server: Server, second: Server) -> None:
