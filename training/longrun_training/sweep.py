@@ -43,6 +43,8 @@ MOST_TRIALS = 10_000
 SPARE_LANES = 8
 # A server that went away is looked for this often.
 LOOK_SECONDS = 60.0
+# A signal that comes just before the main thread falls asleep, or to another thread, is heard when the main thread wakes: this often.
+HEAR_SECONDS = 0.5
 # How long an interrupted sweep waits for the children that end: what is not sent by then waits in the spool.
 STOP_SECONDS = 10.0
 # Failed trials that the screen names.
@@ -298,7 +300,7 @@ class _Search:
                 for lane in lanes:
                     lane.start()
                 for _ in self._combinations:
-                    done = self._done.get()
+                    done = self._next()
                     if isinstance(done, BaseException):
                         raise done  # noqa: TRY301 - as if it had happened here
                     self._keep(done)
@@ -308,6 +310,11 @@ class _Search:
                 if isinstance(error, CrewError):
                     raise self._interrupted(error) from error
                 raise
+
+    def _next(self) -> Trial | BaseException:
+        while True:
+            with suppress(queue.Empty):
+                return self._done.get(timeout=HEAR_SECONDS)
 
     def _keep(self, trial: Trial) -> None:
         self.trials.append(trial)

@@ -267,12 +267,19 @@ def test_an_outage_spools_the_rest(server_uri: str, longrun: Longrun, monkeypatc
 
 @pytest.mark.usefixtures("server", "table_csv")
 def test_interruption_ends_parent_and_children(server: str, longrun: Longrun, threads: Callable[..., list[Threads]]) -> None:
-    """After Ctrl-C nothing looks alive: what ran is KILLED, what was done is FINISHED, and the rest was never begun."""
+    """After Ctrl-C nothing looks alive: what ran is KILLED, what was done is FINISHED, and the rest was never begun.
+
+    The signal comes to another thread while all of them wait, so that nothing wakes the one that is to hear it.
+    """
     write("stopped", f"alpha = {list(range(1, 21))}")
+    together = threading.Barrier(4)
 
     def interrupt(configuration: Configuration) -> None:
+        if configuration.estimator.parameters["alpha"] in range(5, 9):
+            together.wait(DEADLINE_SECONDS)
         if configuration.estimator.parameters["alpha"] == 5:
-            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
         if configuration.estimator.parameters["alpha"] in range(5, 21):
             assert made[0].stopped.wait(DEADLINE_SECONDS)
             raise StoppedError(signal.SIGTERM)
