@@ -272,12 +272,14 @@ def test_interruption_ends_parent_and_children(server: str, longrun: Longrun, th
     The signal comes to another thread while all of them wait, so that nothing wakes the one that is to hear it.
     """
     write("stopped", f"alpha = {list(range(1, 21))}")
+    # All lanes: one for each of the two workers, and as many to spare.
     together = threading.Barrier(4)
 
     def interrupt(configuration: Configuration) -> None:
         if configuration.estimator.parameters["alpha"] in range(5, 9):
             together.wait(DEADLINE_SECONDS)
         if configuration.estimator.parameters["alpha"] == 5:
+            # Until the main thread has kept the first four trials and waits again; sooner, it would hear the signal anyway.
             time.sleep(0.2)
             signal.pthread_kill(threading.get_ident(), signal.SIGINT)
         if configuration.estimator.parameters["alpha"] in range(5, 21):
