@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import mlflow
 import numpy as np
+from longrun_training.heartbeat import INTERVAL_SECONDS
 from longrun_training.records import Description, LoggedData
 from longrun_training.tracking import Recorder
 from mlflow import MlflowClient
@@ -54,6 +55,21 @@ class Proxy:
         with self.guard:
             self.asked.append(f"{method} {re.sub(r'.*/(?:mlflow|mlflow-artifacts)/', '', path.partition('?')[0])}")
             return self.fate(len(self.asked))
+
+
+def timed(asked: Sequence[str], seconds: float, *, batches: int, runs: int = 1) -> int:
+    """Return how many requests were made because time passed, and see that it explains them.
+
+    Args:
+        asked: The requests, as `Proxy` notes them.
+        seconds: How long all of it took.
+        batches: Of metrics and the like, that it makes however quick it is; more are sent while a run goes on, because somebody may be looking.
+        runs: How many give signs of life.
+    """
+    sent, beats = asked.count("POST runs/log-batch"), asked.count("POST runs/set-tag")
+    assert sent <= batches + seconds / 2
+    assert beats <= runs * (seconds // INTERVAL_SECONDS)
+    return sent + beats
 
 
 @contextmanager
